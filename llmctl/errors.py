@@ -1,0 +1,30 @@
+"""Errors that are meant for the person at the keyboard, and the exit codes that go with them."""
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from the last checkpoint
+EXIT_CTRL_C = 130
+
+
+class UserError(Exception):
+    """A mistake in a recipe, an option or an input file: what is wrong, what was expected, what to do.
+
+    The command line prints the message alone, without a traceback, and exits with `exit_code`.
+    """
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class StageFailed(UserError):
+    """A stage could not be done for a reason outside the recipe (another process holds the run, say)."""
+
+    exit_code = EXIT_FAILED
+
+
+class Interrupted(Exception):
+    """The run was told to stop (SIGTERM, Ctrl-C) and has left a state that the same command resumes."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_INTERRUPTED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
