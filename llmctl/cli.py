@@ -1,0 +1,278 @@
+"""The command line. One short function per verb; everything heavy is imported by the verb that needs it."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmctl import __version__
+from llmctl.errors import EXIT_CTRL_C, EXIT_FAILED, Interrupted, UserError
+
+app = typer.Typer(
+    name="llmctl",
+    help="Takes raw text to a tuned language model, from one recipe file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeFile = Annotated[Path | None, typer.Argument(help="Recipe (TOML). Left out: the newest run's.", show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set pretrain.lr=3e-4")]
+Runs = Annotated[Path | None, typer.Option("--runs", envvar="LLMCTL_RUNS", help="Folder of the runs.", show_default="./runs")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="The same graph shrunk: every stage in about two minutes.")]
+Gpus = Annotated[int | None, typer.Option("--gpus", min=1, help="Ranks to start on this machine, one a GPU.")]
+Processes = Annotated[int | None, typer.Option("--processes", min=1, help="Ranks to start on this machine's CPU.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """A user's mistake is one message on stderr and an exit code, never a traceback."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        raise typer.Exit(stop.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(EXIT_CTRL_C) from None
+
+
+def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any]) -> None:
+    """Make the stages of `kinds` (None: the whole recipe) and whatever comes before them."""
+    from llmctl.interrupts import raise_on_signals
+    from llmctl.stages.session import launched, open_run
+    from llmctl.views.progress import messages
+    from llmctl.views.stage import shown
+
+    with readable_errors(), messages() if launched()[1] == 0 else nullcontext():
+        raise_on_signals()
+        ranks = options.pop("ranks")
+        open_run(recipe, **options).make(kinds, ranks, shown)
+
+
+def stage_options(
+    set_: list[str] | None, runs: Path | None, smoke: bool, gpus: int | None, processes: int | None
+) -> dict[str, Any]:
+    return {"overrides": set_ or [], "runs": runs, "smoke": smoke, "ranks": gpus or processes}
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    set_: Set = None,
+    runs: Runs = None,
+    smoke: Smoke = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
+) -> None:
+    """Make everything a recipe describes. What is done is left alone; what was interrupted goes on.
+
+    Example: llmctl run recipes/olmo_small.toml
+    """
+    make(None, recipe, stage_options(set_, runs, smoke, gpus, processes))
+
+
+@app.command()
+def curate(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
+    """Snapshot the sources of a recipe into the run."""
+    make(["corpus"], recipe, stage_options(set_, runs, smoke, None, None))
+
+
+@app.command()
+def tokenizer(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
+    """Train the tokenizer of a recipe and print bytes per token for every source."""
+    make(["tokenizer"], recipe, stage_options(set_, runs, smoke, None, None))
+
+
+@app.command()
+def pretrain(
+    recipe: RecipeFile = None,
+    set_: Set = None,
+    runs: Runs = None,
+    smoke: Smoke = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
+) -> None:
+    """Train a new model on the mix. Example: llmctl pretrain recipes/olmo_small.toml"""
+    make(["pretrain"], recipe, stage_options(set_, runs, smoke, gpus, processes))
+
+
+@app.command()
+def midtrain(
+    recipe: RecipeFile = None,
+    set_: Set = None,
+    runs: Runs = None,
+    smoke: Smoke = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
+) -> None:
+    """Go on from the parent, moments included, on a better mix, with the rate falling to zero."""
+    make(["midtrain", "average"], recipe, stage_options(set_, runs, smoke, gpus, processes))
+
+
+@app.command()
+def longctx(
+    recipe: RecipeFile = None,
+    set_: Set = None,
+    runs: Runs = None,
+    smoke: Smoke = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
+) -> None:
+    """Extend the context by RoPE scaling and training on long documents."""
+    make(["longctx"], recipe, stage_options(set_, runs, smoke, gpus, processes))
+
+
+@app.command()
+def sft(
+    recipe: RecipeFile = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train the recipe's LoRA adapter on top of it.")] = False,
+    set_: Set = None,
+    runs: Runs = None,
+    smoke: Smoke = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
+) -> None:
+    """Tune on conversations; prompts are masked. Example: llmctl sft --lora"""
+    make(["lora" if lora else "sft"], recipe, stage_options(set_, runs, smoke, gpus, processes))
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: Annotated[
+        str | None,
+        typer.Argument(help="Model folder, stage folder or RUN/STAGE. Left out: the newest.", show_default=False),
+    ] = None,
+    few_shot: Annotated[bool, typer.Option("--few-shot", help="Also with examples in the prompt.")] = False,
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=1, help="Examples in the prompt.", show_default="the recipe's")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
+    runs: Runs = None,
+) -> None:
+    """Score a checkpoint and its parent on the built-in suites, beside chance."""
+    from llmctl.stages.session import evaluate_checkpoint
+    from llmctl.views.stage import only_shown
+
+    with readable_errors():
+        evaluate_checkpoint(checkpoint, few_shot, shots, json_file, runs, only_shown)
+
+
+@app.command()
+def generate(
+    checkpoint: Annotated[str, typer.Argument(help="Model folder, stage folder, RUN/STAGE, or hub name.")],
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens at most.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus of the sampling.")] = 0.95,
+    seed: int = 1,
+    runs: Runs = None,
+) -> None:
+    """Continue a text. Example: llmctl generate olmo_small/longctx "def fibonacci(n):" """
+    from llmctl.stages.session import open_checkpoint
+
+    with readable_errors():
+        model, its_tokenizer = open_checkpoint(checkpoint, runs)
+        from llmctl.model.generate import stream
+
+        text = sys.stdin.read() if prompt == "-" else prompt
+        typer.echo(text, nl=False)
+        for piece in stream(model, its_tokenizer, text, tokens, temperature, top_p, seed):
+            typer.echo(piece, nl=False)
+        typer.echo()
+
+
+@app.command()
+def chat(
+    checkpoint: Annotated[str | None, typer.Argument(help="As for generate. Left out: the newest.", show_default=False)] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
+    runs: Runs = None,
+) -> None:
+    """Talk to a tuned model; an empty line or Ctrl-D ends."""
+    from llmctl.stages.session import converse
+
+    with readable_errors():
+        converse(checkpoint, tokens, temperature, runs)
+
+
+@app.command()
+def lineage(
+    checkpoint: Annotated[str | None, typer.Argument(help="As for eval. Left out: the newest run.", show_default=False)] = None,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """What a checkpoint is made of, back to the corpus."""
+    from llmctl.runs.store import RunStore, default_root
+    from llmctl.views.lineage import show_lineage
+
+    with readable_errors():
+        show_lineage(RunStore(runs or default_root()), checkpoint, json)
+
+
+@app.command()
+def verify(
+    checkpoint: Annotated[str | None, typer.Argument(help="As for eval. Left out: the newest run.", show_default=False)] = None,
+    runs: Runs = None,
+) -> None:
+    """Hash every file of a checkpoint and of all that it is made of against the manifests."""
+    from llmctl.runs.store import RunStore, default_root
+    from llmctl.views.lineage import show_verification
+
+    with readable_errors():
+        if not show_verification(RunStore(runs or default_root()), checkpoint):
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("runs")
+def list_runs(runs: Runs = None, json: Json = False) -> None:
+    """All runs, and where each stands."""
+    from llmctl.runs.store import RunStore, default_root
+    from llmctl.views.tables import show_runs
+
+    with readable_errors():
+        show_runs(RunStore(runs or default_root()), json)
+
+
+@app.command()
+def explain(key: Annotated[str, typer.Argument(help="Dotted key, as in pretrain.lr; or a table, as in sft.")]) -> None:
+    """What a key of the recipe means, its type, unit and default."""
+    from llmctl.views.explain import explain as text_of
+
+    with readable_errors():
+        typer.echo(text_of(key))
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"llmctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Takes raw text to a tuned language model, from one recipe file."""
+
+
+def main() -> None:
+    # Help drawn with box characters crashes where a pipe's encoding has none (cp1252 on Windows, LANG=C).
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Documents and conversations, and how a corpus keeps them: compressed JSON lines per source and split."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import zstandard
+
+Split = Literal["train", "heldout"]
+LEVEL = 3  # of zstandard: writing stays faster than reading the sources
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    text: str
+    id: str
+    source: str
+    path: str
+    """Where it comes from, for people: a file relative to its source, `file:line`, or a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    messages: list[dict[str, str]]
+    """`role` and `content` of every turn."""
+    id: str
+    source: str
+    path: str
+    kind: str = ""
+    """What is asked, where the source knows it ("signature", "module", ...)."""
+
+
+def documents_file(corpus: Path, source: str, split: Split) -> Path:
+    return corpus / "documents" / source / f"{split}.jsonl.zst"
+
+
+def conversations_file(corpus: Path, source: str, split: Split) -> Path:
+    return corpus / "conversations" / source / f"{split}.jsonl.zst"
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[Callable[[Document | Conversation], None]]:
+    """A function that appends to `file`, which gets its name when all is written and synced."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.tmp")
+    with aside.open("wb") as raw:
+        # One thread, so that the same documents give the same bytes, and so the same key, everywhere.
+        with zstandard.ZstdCompressor(LEVEL).stream_writer(raw, closefd=False) as packed:
+
+            def write(item: Document | Conversation) -> None:
+                packed.write((json.dumps(asdict(item), ensure_ascii=False) + "\n").encode())
+
+            yield write
+        raw.flush()
+        os.fsync(raw.fileno())
+    os.replace(aside, file)
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as unpacked:
+        for line in io.TextIOWrapper(unpacked, encoding="utf-8"):
+            yield json.loads(line)
+
+
+def read_documents(corpus: Path, source: str, split: Split) -> Iterator[Document]:
+    file = documents_file(corpus, source, split)
+    return (Document(**row) for row in _rows(file)) if file.exists() else iter(())
+
+
+def read_conversations(corpus: Path, source: str, split: Split) -> Iterator[Conversation]:
+    file = conversations_file(corpus, source, split)
+    return (Conversation(**row) for row in _rows(file)) if file.exists() else iter(())

@@ -1,0 +1,52 @@
+"""What is held out, and that nothing like it is trained on.
+
+A document is held out by the hash of its name, the same on every machine. A training document, of any source, that shares
+more than half of its lines with a held-out one, or of that one's lines, is dropped: `multiprocess` is a copy of
+`multiprocessing`, `pip/_vendor/tomli` of `tomllib`.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+
+from llmctl.corpus.documents import Document
+
+SHORTEST_LINE = 12  # characters: shorter ones ("else:", "return") are everywhere
+FEWEST_LINES = 8  # documents with fewer tell nothing by their lines
+OVERLAP = 0.5
+COMMON = 20  # a line in more held-out documents than this is boilerplate (licence headers)
+
+
+def is_heldout(name: str, fraction: float) -> bool:
+    """Whether the document of this name is held out."""
+    return int.from_bytes(hashlib.sha256(f"heldout/{name}".encode()).digest()[:8], "big") < fraction * 2**64
+
+
+def telling_lines(text: str) -> set[int]:
+    """Hashes of the lines that tell a document from another, white space aside."""
+    return {hash(line) for line in map(str.strip, text.splitlines()) if len(line) >= SHORTEST_LINE}
+
+
+class HeldOutLines:
+    """The lines of all held-out documents, to find training documents that are near copies."""
+
+    def __init__(self) -> None:
+        self._where: defaultdict[int, list[int]] = defaultdict(list)
+        self._sizes: list[int] = []
+
+    def add(self, document: Document) -> None:
+        lines = telling_lines(document.text)
+        for line in lines:
+            self._where[line].append(len(self._sizes))
+        self._sizes.append(len(lines))
+
+    def overlaps(self, text: str) -> bool:
+        """Whether `text` shares more than half of its own lines, or of a held-out document's, with that document."""
+        lines = telling_lines(text)
+        shared: Counter[int] = Counter()
+        for line in lines:
+            places = self._where.get(line)
+            if places is not None and len(places) <= COMMON:
+                shared.update(places)
+        return any(
+            count >= FEWEST_LINES and count > OVERLAP * min(len(lines), self._sizes[index]) for index, count in shared.items()
+        )

@@ -1,0 +1,86 @@
+"""Hugging Face folders in and out."""
+
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.runs.files import staged_folder
+
+SHARD_SIZE = "5GB"
+
+
+def load_model(path_or_name: str, device: str = "cpu") -> Any:
+    """A causal language model in fp32 from a folder, a hub name or a .gguf file (which is dequantised).
+
+    Weights are read from safetensors alone, and no code of the checkpoint is run.
+
+    Raises:
+        UserError: nothing there, another kind of model, or weights in pickles.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if path_or_name.endswith(".gguf"):
+        return _load_gguf(Path(path_or_name)).to(device)
+    try:
+        config = AutoConfig.from_pretrained(path_or_name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path_or_name}: no model could be loaded: {str(error).splitlines()[0]}") from None
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise UserError(f"{path_or_name}: a {config.model_type} model is no causal language model, which llmctl trains")
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path_or_name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path_or_name}: its weights could not be loaded: {str(error).splitlines()[0]}") from None
+    model, details = loaded
+    missing = [name for name in details["missing_keys"] if not (config.tie_word_embeddings and "lm_head" in name)]
+    if missing or details["mismatched_keys"]:
+        wrong = ", ".join(str(name) for name in [*missing, *details["mismatched_keys"]][:3])
+        raise UserError(f"{path_or_name}: its weights do not fit its config.json: {wrong}")
+    return model.to(device)
+
+
+def _load_gguf(file: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    except ImportError:
+        raise UserError(f"{file}: reading GGUF files needs the gguf package: pip install 'llmctl[gguf]'") from None
+    if hasattr(model, "dequantize") and getattr(model, "hf_quantizer", None) is not None:
+        model = model.dequantize()
+    return model.float()
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a folder that any Hugging Face tool opens: fp32 safetensors, tokenizer with its template, generation
+    settings. Whole or not at all."""
+    from transformers import GenerationConfig
+
+    from llmctl.tokens.template import end_of_turn_ids
+
+    check_vocabulary(model, tokenizer)
+    stops = end_of_turn_ids(tokenizer) if tokenizer.chat_template else [tokenizer.eos_token_id]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, pad
+    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad, do_sample=False)
+    with staged_folder(folder) as aside:
+        model.save_pretrained(aside, max_shard_size=SHARD_SIZE)
+        tokenizer.save_pretrained(aside)
+
+
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
+    """Raises:
+    UserError: the tokenizer has tokens that the model has no embedding for.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer):,} tokens and the model embeds {rows:,}: they do not belong together. "
+            "Use the model's own tokenizer, or a model of that vocabulary."
+        )

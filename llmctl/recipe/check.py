@@ -1,0 +1,194 @@
+"""Mistakes that no single key shows: how the tables of a recipe fit each other. All are found in one pass."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmctl.recipe.graph import parents_of, stage_order
+from llmctl.recipe.positions import Key
+from llmctl.recipe.presets import SHAPES, resolve_model
+from llmctl.recipe.schema import AverageTable, ChatTable, LongContextTable, LoraTable, Recipe, TrainTable
+
+Problem = tuple[Key, str]
+CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
+TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
+
+
+def check(recipe: Recipe, folder: Path) -> list[Problem]:
+    """Every mistake, with the key where it is best mended."""
+    problems = [*check_sources(recipe), *check_tokenizer(recipe), *check_model(recipe), *check_order(recipe)]
+    for stage in recipe.stages.values():
+        key: Key = (stage.name,) if stage.name == stage.kind else ("stage", stage.name)
+        problems += [((*key, field), message) for field, message in check_parent(recipe, stage)]
+        if isinstance(stage, TrainTable):
+            problems += [((*key, *field.split(".")), message) for field, message in check_stage(recipe, stage)]
+    return problems
+
+
+def is_chat(recipe: Recipe, source: str) -> bool:
+    table = recipe.corpus.sources[source]
+    return table.kind == "chat" or table.path in CHAT_BUILTINS
+
+
+def check_sources(recipe: Recipe) -> Iterator[Problem]:
+    for name, source in recipe.corpus.sources.items():
+        key = ("corpus", "sources", name, "path")
+        if source.path.startswith("builtin:"):
+            if source.path not in CHAT_BUILTINS + TEXT_BUILTINS:
+                yield key, f"path = {source.path!r}: unknown; known are {', '.join(TEXT_BUILTINS + CHAT_BUILTINS)}"
+        elif not source.path.startswith("hf:") and not Path(source.path).expanduser().exists():
+            yield key, f"path = {source.path!r}: no such file or folder (seen from {Path.cwd()})"
+
+
+def check_tokenizer(recipe: Recipe) -> Iterator[Problem]:
+    table = recipe.tokenizer
+    outside = [s.from_ for s in recipe.stages.values() if s.from_ is not None and s.from_ not in recipe.stages]
+    if table is None:
+        if not outside:
+            yield ("tokenizer",), "[tokenizer] is missing, and no stage starts from a model that has one"
+        return
+    for name in table.sources:
+        if name not in recipe.corpus.sources:
+            yield ("tokenizer", "sources"), f"{name!r} is no source; there are {', '.join(recipe.corpus.sources)}"
+    if table.path is None and not any(not is_chat(recipe, name) for name in recipe.corpus.sources):
+        yield (
+            ("tokenizer",),
+            "no text source to train a tokenizer on; name one in [corpus.sources], or set tokenizer.path",
+        )
+
+
+def check_model(recipe: Recipe) -> Iterator[Problem]:
+    table = recipe.model
+    if table is None:
+        for stage in recipe.stages.values():
+            if stage.kind == "pretrain" and stage.from_ is None:
+                yield ("pretrain",), "makes a new model, but there is no [model]"
+        return
+    if table.preset is not None and table.preset not in SHAPES:
+        yield ("model", "preset"), f"preset = {table.preset!r}: unknown; known are {', '.join(SHAPES)}"
+        return
+    shape = resolve_model(table)
+    missing = [key for key in ("hidden_size", "layers", "heads", "ffn_size", "window") if not shape[key]]
+    if missing:
+        yield ("model",), f"[model] lacks {', '.join(missing)}; set them, or a preset ({', '.join(SHAPES)})"
+        return
+    hidden, heads, kv_heads, head_size = (shape[k] for k in ("hidden_size", "heads", "kv_heads", "head_size"))
+    if table.head_size is None and hidden % heads:
+        yield ("model", "heads"), f"heads = {heads} does not divide hidden_size = {hidden}"
+    if heads % kv_heads:
+        yield ("model", "kv_heads"), f"kv_heads = {kv_heads} does not divide heads = {heads}"
+    if head_size % 2:
+        yield ("model", "head_size"), f"a head of {head_size} is odd; rotary positions need pairs"
+    trained = recipe.tokenizer.vocab_size if recipe.tokenizer is not None and recipe.tokenizer.path is None else 0
+    if table.vocab_size is not None and table.vocab_size < trained:
+        yield (
+            ("model", "vocab_size"),
+            f"vocab_size = {table.vocab_size:,} is smaller than the tokenizer's {trained:,}; leave it out to take the tokenizer's",
+        )
+
+
+def check_order(recipe: Recipe) -> Iterator[Problem]:
+    if not recipe.stages:
+        yield (), "the recipe has no stage; write at least one of [pretrain], [midtrain], [longctx], [sft], [lora]"
+    circle = set(recipe.stages) - {stage.name for stage in stage_order(recipe)}
+    if circle:
+        yield (
+            ("stage", sorted(circle)[0]),
+            f"these stages start from each other in a circle: {', '.join(sorted(circle))}",
+        )
+
+
+def check_parent(recipe: Recipe, stage) -> Iterator[tuple[str, str]]:
+    named = stage.of if isinstance(stage, AverageTable) else [stage.from_]
+    field = "of" if isinstance(stage, AverageTable) else "from"
+    for name in named:
+        if name is None:
+            if stage.kind != "pretrain":
+                yield "from", f"[{stage.name}] has no stage before it; set from = a stage, a model folder or a hub name"
+        elif name not in recipe.stages and not Path(name).expanduser().exists() and not looks_like_hub_name(name):
+            known = ", ".join(n for n in recipe.stages if n != stage.name) or "none"
+            yield field, f"{field} = {name!r}: no such stage (there are: {known}), no such folder"
+    if isinstance(stage, AverageTable) and stage.weights is not None and len(stage.weights) != len(stage.of):
+        yield "weights", f"{len(stage.weights)} weights for {len(stage.of)} checkpoints"
+
+
+def looks_like_hub_name(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
+    if (stage.tokens is None) == (stage.epochs is None):
+        yield "tokens", "set either tokens or epochs" + (", not both" if stage.tokens is not None else "")
+    if stage.batch_tokens % stage.seq_len:
+        nearest = max(1, round(stage.batch_tokens / stage.seq_len)) * stage.seq_len
+        yield (
+            "batch_tokens",
+            f"batch_tokens = {stage.batch_tokens:,} is no multiple of seq_len = {stage.seq_len:,}; nearest is {nearest}",
+        )
+    elif stage.micro_batch is not None and (stage.batch_tokens // stage.seq_len) % (stage.micro_batch * stage.processes):
+        rows = stage.batch_tokens // stage.seq_len
+        yield (
+            "micro_batch",
+            f"{stage.micro_batch} rows on {stage.processes} ranks do not divide the batch of {rows} rows",
+        )
+    if stage.tokens is not None and stage.tokens < stage.batch_tokens:
+        yield "tokens", f"tokens = {stage.tokens:,} is less than one step of batch_tokens = {stage.batch_tokens:,}"
+    elif stage.tokens is not None and stage.warmup_steps > stage.tokens // stage.batch_tokens:
+        yield (
+            "warmup_steps",
+            f"warmup_steps = {stage.warmup_steps} is longer than the stage's {stage.tokens // stage.batch_tokens} steps",
+        )
+    if stage.optimizer == "muon" and stage.zero_stage > 0:
+        yield (
+            "optimizer",
+            f"Muon needs whole matrices, and zero_stage = {stage.zero_stage} shards them into flat pieces; "
+            'use zero_stage = 0, or optimizer = "adamw"',
+        )
+    yield from check_mix(recipe, stage)
+    if isinstance(stage, LongContextTable):
+        yield from check_context(recipe, stage)
+    if isinstance(stage, LoraTable) and recipe.model is not None:
+        hidden = resolve_model(recipe.model)["hidden_size"]
+        if hidden and stage.rank > hidden:
+            yield "rank", f"rank = {stage.rank} is larger than the model's width of {hidden}"
+
+
+def check_mix(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
+    if not stage.mix:
+        yield (
+            "mix",
+            f"[{stage.name}] has no mix; write mix = {{ SOURCE = 1.0 }}, sources are {', '.join(recipe.corpus.sources) or 'none'}",
+        )
+        return
+    unknown = [name for name in stage.mix if name not in recipe.corpus.sources]
+    for name in unknown:
+        yield (
+            f"mix.{name}",
+            f"{name!r} is no source of [corpus.sources]; there are {', '.join(recipe.corpus.sources) or 'none'}",
+        )
+    if any(share <= 0 for share in stage.mix.values()) or abs(sum(stage.mix.values()) - 1) > 1e-3:
+        yield (
+            "mix",
+            f"the shares {list(stage.mix.values())} sum to {sum(stage.mix.values()):.4g}; they must be positive and sum to 1",
+        )
+    wants_chat = isinstance(stage, ChatTable)
+    for name in stage.mix:
+        if name not in unknown and is_chat(recipe, name) != wants_chat:
+            have, want = ("conversations", "text") if not wants_chat else ("text", "conversations")
+            yield f"mix.{name}", f"source {name!r} holds {have}, and [{stage.name}] trains on {want}"
+
+
+def check_context(recipe: Recipe, stage: LongContextTable) -> Iterator[tuple[str, str]]:
+    parents = [recipe.stages[name] for name in parents_of(stage, recipe)]
+    for parent in parents:
+        length = getattr(parent, "seq_len", None)
+        if length is None:
+            continue
+        original = stage.rope.original_length or length
+        if stage.seq_len < length:
+            yield "seq_len", f"seq_len = {stage.seq_len:,} is shorter than the parent's {length:,}"
+        elif stage.rope.method != "none" and original * stage.rope.factor < stage.seq_len:
+            yield (
+                "rope.factor",
+                f"factor = {stage.rope.factor:g} x {original:,} tokens reaches {original * stage.rope.factor:,.0f}, "
+                f"and seq_len = {stage.seq_len:,} needs a factor of {stage.seq_len / original:g}",
+            )

@@ -1,0 +1,37 @@
+"""Order of a recipe's stages, and the part of a stage that decides its outcome."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from llmctl.recipe.schema import AverageTable, Recipe, StageTable
+
+
+def parents_of(stage: StageTable, recipe: Recipe) -> list[str]:
+    """Names of the stages that this one is made from."""
+    named = stage.of if isinstance(stage, AverageTable) else [stage.from_]
+    return [name for name in named if name is not None and name in recipe.stages]
+
+
+def stage_order(recipe: Recipe) -> list[Any]:
+    """Stages, parents before children, otherwise as they are written. Stages in a circle are left out (see `check`)."""
+    ordered: dict[str, StageTable] = {}
+    while True:
+        ready = [
+            stage
+            for name, stage in recipe.stages.items()
+            if name not in ordered and all(parent in ordered for parent in parents_of(stage, recipe))
+        ]
+        if not ready:
+            return list(ordered.values())
+        ordered[ready[0].name] = ready[0]
+
+
+def identity(table: BaseModel) -> dict[str, Any]:
+    """The fields that decide the outcome, as plain values."""
+    values = table.model_dump(mode="json", by_alias=True)
+    for name, info in type(table).model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("role") == "execution":
+            values.pop(info.alias or name, None)
+    return values

@@ -1,0 +1,37 @@
+"""Where each key of a TOML text stands: the standard parser keeps no line numbers."""
+
+import re
+
+KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+HEADER = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
+STRING = re.compile(r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\]|\\.)*"|\'[^\']*\'|#[^\n]*', re.DOTALL)
+
+Key = tuple[str, ...]
+
+
+def parts(dotted: str) -> Key:
+    """The keys of `a."b.c".d`."""
+    return tuple(key.strip("\"' ") for key in re.findall(r"\"[^\"]*\"|'[^']*'|[^.\s]+", dotted))
+
+
+def lines_of_keys(text: str) -> dict[Key, int]:
+    """Line (from 1) of every table header and key; keys inside an inline table stand where they are written."""
+    # Strings and comments may hold brackets and equals signs: blank them out, newlines kept.
+    blanked = STRING.sub(lambda m: re.sub(r"[^\n]", " ", m[0]) if m[0][0] == "#" else re.sub(r"[^\n\"']", "_", m[0]), text)
+    found: dict[Key, int] = {}
+    table: Key = ()
+    depth = 0
+    for number, line in enumerate(blanked.splitlines(), 1):
+        if depth == 0 and HEADER.match(line):
+            table = parts(text.splitlines()[number - 1].strip().strip("[]").split("]")[0])
+            found.setdefault(table, number)
+            continue
+        if depth == 0 and (match := KEY.match(line)):
+            key = table + parts(match[1])
+            found[key] = number
+            rest = line[match.end() :]
+            for inner in KEY.finditer(rest.replace("{", " ").replace(",", " ")):
+                found.setdefault(key + parts(inner[1]), number)
+        depth += sum(line.count(c) for c in "[{") - sum(line.count(c) for c in "]}")
+        depth = max(0, depth)
+    return found

@@ -1,0 +1,325 @@
+"""The recipe: every table and key, with what it means. The docstring of a field is what `llmctl explain` prints.
+
+A field is part of a stage's identity (it decides the outcome, and so the key of the artifact) unless it is marked as
+execution (how the work is done: ranks, micro-batch, checkpoints).
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmctl.recipe.quantities import Length, Size, Tokens
+
+StageKind = Literal["pretrain", "midtrain", "longctx", "sft", "lora", "average"]
+
+
+def execution(default: Any, **constraints: Any) -> Any:
+    """A field that does not change the outcome."""
+    return Field(default=default, json_schema_extra={"role": "execution"}, **constraints)
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True, frozen=True)
+
+
+class TokenizerTable(Table):
+    """[tokenizer]: a byte-level BPE trained on the corpus, or one that is there."""
+
+    path: str | None = None
+    """Folder or hub name of an existing tokenizer; then none is trained."""
+    vocab_size: int = Field(default=4096, ge=300)
+    """Tokens, the 256 bytes and the special tokens included."""
+    train_bytes: Size = 16_000_000
+    """Bytes of text to train on, an equal share from each source."""
+    sources: list[str] = []
+    """Corpus sources to train on. Empty: all text sources."""
+
+
+class SourceTable(Table):
+    """[corpus.sources.NAME]: where documents come from."""
+
+    path: str
+    """A file or folder (.jsonl[.gz|.zst], .parquet, .txt, .md, .py), `hf:org/name`, or builtin:python-stdlib, python-packages,
+    python-docstrings, python-errors."""
+    kind: Literal["text", "chat"] = "text"
+    """Documents of text, or conversations. The built-in chat data are known as such."""
+    max_bytes: Size | None = None
+    """Bytes of text to take at most, spread over the whole source."""
+    text_field: str = "text"
+    """Field of a JSON row or Parquet column that holds the text."""
+    split: str = "train"
+    """Split of a Hugging Face data set."""
+    subset: str | None = None
+    """Configuration of a Hugging Face data set."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do at a row that cannot be read: stop, or skip it and count it."""
+
+
+class CorpusTable(Table):
+    """[corpus]: the text of the run, snapshot into it before anything else."""
+
+    heldout_fraction: float = Field(default=0.05, ge=0.0, lt=0.5)
+    """Share of the documents that no stage trains on, chosen by the hash of their name."""
+    sources: dict[str, SourceTable] = {}
+    """The sources by name."""
+
+
+class ModelTable(Table):
+    """[model]: the shape of a new model, an Olmo 3. A preset, and keys over it."""
+
+    preset: str | None = None
+    """A published shape: olmo3_190m, olmo3_1b, olmo3_7b, olmo3_32b and others."""
+    hidden_size: int | None = Field(default=None, ge=8)
+    """Width of the residual stream."""
+    layers: int | None = Field(default=None, ge=1)
+    """Layers; every fourth and the last see the whole context, the others a window."""
+    heads: int | None = Field(default=None, ge=1)
+    """Query heads."""
+    kv_heads: int | None = Field(default=None, ge=1)
+    """Key and value heads; `heads` must be a multiple. Left out: as many as `heads`."""
+    head_size: int | None = Field(default=None, ge=2)
+    """Width of a head. Left out: hidden_size / heads."""
+    ffn_size: int | None = Field(default=None, ge=8)
+    """Inner width of the SwiGLU feed-forward."""
+    window: int | None = Field(default=None, ge=1)
+    """Tokens that a sliding-window layer sees, the current one included."""
+    rope_theta: float = 500_000.0
+    """Base of the rotary position embedding."""
+    vocab_size: int | None = Field(default=None, ge=256)
+    """Rows of the embedding. Left out: the tokenizer's vocabulary, padded to a multiple of 128."""
+    tie_embeddings: bool = False
+    """Whether the output head shares the input embedding's weights."""
+    norm_eps: float = 1e-6
+    """Epsilon of the RMS norms."""
+    init_std: float = 0.02
+    """Standard deviation of the truncated normal that every matrix starts from."""
+
+
+class CheckpointTable(Table):
+    """[STAGE.checkpoint]: when the trainer's state is written while a stage runs."""
+
+    every_minutes: float = execution(2.0, gt=0)
+    """Minutes between two checkpoints."""
+    every_steps: int | None = execution(None, ge=1)
+    """Steps between two checkpoints, beside the minutes."""
+    keep: int = execution(2, ge=1)
+    """Checkpoints that stay; an older one is removed when a newer one is whole."""
+
+
+class StageTable(Table):
+    """What every stage has."""
+
+    name: str
+    """Of the stage; the table's own name."""
+    kind: StageKind
+    """What the stage does. The plain tables [pretrain], [midtrain], ... are of the kind of their name."""
+    from_: str | None = Field(default=None, alias="from")
+    """Where the weights come from: a stage, a model folder, a GGUF file or a hub name.
+    Left out: the nearest stage before it; pretrain makes a new model."""
+
+
+class TrainTable(StageTable):
+    """What every stage that trains has."""
+
+    tokens: Tokens | None = None
+    """Budget in tokens; rounded down to whole steps."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Budget in passes over the mix, instead of `tokens`."""
+    seq_len: Length = 8192
+    """Tokens in a row."""
+    batch_tokens: Tokens = 4_194_304
+    """Tokens in a step, over all ranks; a multiple of seq_len."""
+    micro_batch: int | None = execution(None, ge=1)
+    """Rows in one forward pass of a rank. Left out: the largest that fits."""
+    mix: dict[str, float] = {}
+    """Share of the tokens from each source; the shares sum to 1."""
+    max_repetition: float = Field(default=8.0, gt=0)
+    """How often the rows of a source may be repeated before the stage refuses the mix."""
+    packing: Literal["concat", "best_fit"] = "concat"
+    """concat: documents one after the other, cut into rows. best_fit: whole documents fitted into rows, padded."""
+    document_boundaries: bool = False
+    """Whether attention, positions and loss stop at document boundaries inside a row."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon on the matrices of the blocks, AdamW on the rest."""
+    lr: float = Field(3e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    muon_lr: float = Field(default=0.02, gt=0)
+    """Peak learning rate of Muon."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the moments."""
+    eps: float = 1e-8
+    """AdamW's epsilon."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Decoupled weight decay; input embeddings are left out."""
+    decay_embeddings: bool = False
+    """Whether input embeddings are decayed too."""
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
+    """How the rate falls after the warmup; wsd is flat until its last `decay_fraction`."""
+    schedule_tokens: Tokens | None = None
+    """Tokens at which the schedule ends, when planned longer than the budget."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warmup from zero."""
+    decay_fraction: float = Field(default=0.2, gt=0, le=1)
+    """Share of the steps in which wsd decays."""
+    final_lr_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Rate at the end, as a share of the peak."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Global norm that gradients are clipped to; 0 does not clip."""
+    z_loss: float = Field(1e-5, ge=0)
+    """Weight of the squared log-partition, kept out of the reported loss."""
+    carry_optimizer: bool = False
+    """Whether the parent's optimizer moments come along; steps and schedule start anew."""
+    zero_stage: Literal[0, 1, 2, 3] = execution(0)
+    """DeepSpeed ZeRO: 1 shards optimizer states, 2 gradients too, 3 weights too."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the products; master weights are fp32 always. auto is bf16."""
+    offload_optimizer: bool = execution(False)
+    """Keep optimizer states in the host's memory (ZeRO 1 to 3)."""
+    activation_checkpointing: bool = execution(False)
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    compile: Literal["auto"] | bool = execution("auto")
+    """torch.compile of every layer. auto: on a GPU."""
+    processes: int = execution(1, ge=1)
+    """Ranks to start when the command line names none."""
+    checkpoint: CheckpointTable = execution(CheckpointTable())
+    """When the trainer's state is written."""
+
+
+class PretrainTable(TrainTable):
+    """[pretrain]: a new model on the mix. Olmo 3 packs without document boundaries here."""
+
+
+class MidtrainTable(TrainTable):
+    """[midtrain]: the parent on a better mix, moments carried, rate straight to zero."""
+
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "linear"
+    carry_optimizer: bool = True
+    target: str | None = None
+    """Source whose held-out bits per byte the stage is to lower. Left out: the largest of the mix."""
+
+
+class RopeTable(Table):
+    """[longctx.rope]: how positions are scaled to the longer context."""
+
+    method: Literal["yarn", "linear", "none"] = "yarn"
+    """yarn (arXiv 2309.00071), linear position interpolation, or none."""
+    factor: float = Field(default=8.0, ge=1)
+    """New length over original length."""
+    original_length: Length | None = None
+    """Context that the positions were trained for. Left out: the parent's."""
+    beta_fast: float = 32.0
+    """Rotations in the original context above which a dimension is left as it is."""
+    beta_slow: float = 1.0
+    """Rotations below which a dimension is interpolated in full."""
+    layers: Literal["full", "all"] = "full"
+    """Scale full-attention layers alone, as Olmo 3, or all."""
+
+
+class LongContextTable(TrainTable):
+    """[longctx]: a longer context, on packed long documents beside the mix."""
+
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "linear"
+    carry_optimizer: bool = True
+    packing: Literal["concat", "best_fit"] = "best_fit"
+    document_boundaries: bool = True
+    rope: RopeTable = RopeTable()
+    """How positions are scaled."""
+    min_document_tokens: Length = 8192
+    """Documents from this length on count as long."""
+    long_share: float = Field(default=0.34, ge=0, le=1)
+    """Share of the tokens from long documents; the rest is the mix. Olmo 3: 33.9 %."""
+    long_mix: list[str] = []
+    """Sources that long documents are taken from, each as far as it has them. Empty: those of the mix."""
+
+
+class ChatTable(TrainTable):
+    """What sft and lora share."""
+
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "linear"
+    packing: Literal["concat", "best_fit"] = "best_fit"
+    document_boundaries: bool = True
+    weight_decay: float = Field(default=0.0, ge=0)
+    z_loss: float = Field(default=0.0, ge=0)
+    loss_on: Literal["assistant", "last_turn"] = "assistant"
+    """Train on every assistant turn and its closing token, or on the last one alone."""
+
+
+class SftTable(ChatTable):
+    """[sft]: conversations, prompts masked."""
+
+
+class LoraTable(ChatTable):
+    """[lora]: a low-rank adapter on frozen weights."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the adapter's matrices."""
+    alpha: float = Field(default=32.0, gt=0)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapter."""
+    targets: list[str] | Literal["all_linear"] = "all_linear"
+    """Names of the linear layers to adapt. all_linear: those of the blocks, not the output head."""
+
+
+class AverageTable(StageTable):
+    """A stage of kind "average": the mean of several checkpoints' weights."""
+
+    of: list[str] = Field(min_length=1)
+    """Stages, folders or hub names."""
+    weights: list[float] | None = None
+    """One for each; they are normalised. Left out: equal."""
+
+
+class EvalTable(Table):
+    """[eval]: how stages and checkpoints are measured, always on held-out text."""
+
+    suites: list[str] = ["builtin"]
+    """Few-shot suites."""
+    shots: int = Field(default=3, ge=0)
+    """Examples in the prompt, beside the zero-shot score."""
+    questions: int = Field(default=200, ge=1)
+    """Questions of each suite at most."""
+    bits_per_byte_bytes: Size = 512_000
+    """Bytes of held-out text that bits per byte are measured on."""
+    long_documents: int = Field(default=16, ge=1)
+    """Held-out long documents for the loss by position."""
+    generations: int = Field(default=100, ge=1)
+    """Held-out prompts that answers are generated for."""
+
+
+class TrackingTable(Table):
+    """[tracking]: where numbers go beside `metrics.jsonl`."""
+
+    tensorboard: bool = execution(False)
+    """Write TensorBoard event files into the stage's folder (needs the `track` extra)."""
+
+
+class Recipe(Table):
+    """A recipe: the whole life of a model."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Of the run: its artifacts are in runs/NAME."""
+    seed: int = 1
+    """Of weights, data order and questions."""
+    tokenizer: TokenizerTable | None = None
+    """Left out: the tokenizer of the model that `from` names."""
+    corpus: CorpusTable = CorpusTable()
+    """The text of the run."""
+    model: ModelTable | None = None
+    """Shape of a new model."""
+    stages: dict[str, PretrainTable | MidtrainTable | LongContextTable | SftTable | LoraTable | AverageTable] = {}
+    """The stages by name."""
+    eval: EvalTable = EvalTable()
+    """How checkpoints are measured."""
+    tracking: TrackingTable = TrackingTable()
+    """Loggers."""
+
+
+STAGE_TABLES: dict[str, type[StageTable]] = {
+    "pretrain": PretrainTable,
+    "midtrain": MidtrainTable,
+    "longctx": LongContextTable,
+    "sft": SftTable,
+    "lora": LoraTable,
+    "average": AverageTable,
+}

@@ -1,0 +1,66 @@
+"""`--smoke`: the same graph shrunk to minutes. Every stage, save, resume and evaluation runs; only the amounts are small."""
+
+from typing import Any
+
+STEPS = 8
+LONGEST = 1024
+MODEL = {"hidden_size": 64, "layers": 4, "heads": 4, "kv_heads": 4, "ffn_size": 128}
+
+
+def shrink(values: dict[str, Any]) -> None:
+    """Shrink the plain values of a recipe in place. Called before they are validated."""
+    from pathlib import PurePath
+
+    values["name"] = f"{values.get('name', 'recipe')}-smoke"
+    if isinstance(tokenizer := values.get("tokenizer"), dict) and "path" not in tokenizer:
+        tokenizer |= {"vocab_size": min(1024, _whole(tokenizer.get("vocab_size"), 1024)), "train_bytes": 1_000_000}
+    if isinstance(model := values.get("model"), dict):
+        window = min(128, _whole(model.get("window"), 128))
+        model.update(MODEL | {"window": window})
+        model.pop("preset", None)
+        model.pop("head_size", None)
+    for source in _tables(_tables_of(values, "corpus").get("sources")):
+        if "max_bytes" not in source or str(source["max_bytes"]) > "":
+            source["max_bytes"] = 3_000_000 if PurePath(str(source.get("path"))).name.endswith("stdlib") else 1_000_000
+    stages = [values[name] for name in ("pretrain", "midtrain", "longctx", "sft", "lora") if isinstance(values.get(name), dict)]
+    for stage in [*stages, *_tables(values.get("stage"))]:
+        _shrink_stage(stage)
+    evaluation = values.setdefault("eval", {})
+    if isinstance(evaluation, dict):
+        evaluation |= {"questions": 12, "generations": 8, "long_documents": 2, "bits_per_byte_bytes": 30_000}
+
+
+def _shrink_stage(stage: dict[str, Any]) -> None:
+    if stage.get("kind") == "average":
+        return
+    length = min(LONGEST, _whole(stage.get("seq_len"), LONGEST))
+    rows = 2
+    stage["seq_len"] = length
+    stage["batch_tokens"] = rows * length
+    stage["tokens"] = STEPS * rows * length
+    stage.pop("epochs", None)
+    stage.pop("micro_batch", None)
+    stage.pop("schedule_tokens", None)
+    stage["warmup_steps"] = min(2, _whole(stage.get("warmup_steps"), 0))
+    stage["max_repetition"] = 1e6
+    if "min_document_tokens" in stage:
+        stage["min_document_tokens"] = length // 2
+    if isinstance(rope := stage.get("rope"), dict):
+        # The shrunk lengths stand in another ratio; the parent's length is what the factor starts from.
+        rope["factor"] = min(float(rope.get("factor", 8.0)), 8.0)
+        rope.pop("original_length", None)
+    if isinstance(stage.get("checkpoint"), dict) or "checkpoint" not in stage:
+        stage["checkpoint"] = {"every_steps": 4}
+
+
+def _whole(value: Any, otherwise: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
+
+
+def _tables(tables: Any) -> list[dict[str, Any]]:
+    return [table for table in tables.values() if isinstance(table, dict)] if isinstance(tables, dict) else []
+
+
+def _tables_of(values: dict[str, Any], name: str) -> dict[str, Any]:
+    table = values.get(name)
+    return table if isinstance(table, dict) else {}

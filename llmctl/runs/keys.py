@@ -1,0 +1,30 @@
+"""Keys by content: an artifact's folder is named by what decides its outcome."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from llmctl.runs.files import sha256_file
+
+KEY_LENGTH = 12  # hex characters: 48 bits, for the few artifacts of one stage of one run
+
+
+def digest(value: Any) -> str:
+    """sha256 of a plain value in canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_key(kind: str, version: int, identity: dict[str, Any], parents: dict[str, str]) -> str:
+    """Key of what `kind` at `version` makes from `identity` (plain values) and parents with these output hashes."""
+    return digest({"kind": kind, "version": version, "identity": identity, "parents": parents})[:KEY_LENGTH]
+
+
+def fingerprint_path(path: Path) -> str:
+    """sha256 of a file, or of a folder's files with their names."""
+    path = path.expanduser()
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return digest([(str(p.relative_to(path)), sha256_file(p)) for p in files])

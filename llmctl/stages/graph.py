@@ -1,0 +1,34 @@
+"""The graph of a recipe: corpus, tokenizer and tokens before the stages that train, evaluation after them."""
+
+from llmctl.errors import UserError
+from llmctl.recipe.graph import stage_order
+from llmctl.recipe.schema import Recipe
+from llmctl.stages import average, corpus, evaluate, tokenizer, tokens, training
+from llmctl.stages.node import Node
+
+
+def build_graph(recipe: Recipe) -> dict[str, Node]:
+    """Every node of the recipe by name, parents before children."""
+    nodes = [corpus.node(recipe), tokenizer.node(recipe), tokens.node(recipe)]
+    for stage in stage_order(recipe):
+        nodes.append(average.node(recipe, stage) if stage.kind == "average" else training.node(recipe, stage))
+    nodes.append(evaluate.node(recipe))
+    return {node.name: node for node in nodes}
+
+
+def needed_for(graph: dict[str, Node], targets: list[str]) -> list[Node]:
+    """`targets` and all that they are made from, parents first.
+
+    Raises:
+        UserError: a target is no node of the recipe.
+    """
+    wanted: set[str] = set()
+    queue = list(targets)
+    while queue:
+        name = queue.pop()
+        if name not in graph:
+            raise UserError(f"the recipe has no stage {name!r}; it has {', '.join(graph)}")
+        if name not in wanted:
+            wanted.add(name)
+            queue.extend(graph[name].parents)
+    return [node for name, node in graph.items() if name in wanted]

@@ -1,0 +1,50 @@
+"""Held-out text and conversations of a run, the same for every stage that is measured on them."""
+
+import random
+from pathlib import Path
+
+from llmctl.corpus.documents import Conversation, Document, read_conversations, read_documents
+from llmctl.recipe.schema import Recipe
+
+
+def text_sources(recipe: Recipe) -> list[str]:
+    return [name for name, source in recipe.corpus.sources.items() if source.kind == "text"]
+
+
+def reference_source(recipe: Recipe) -> str:
+    """The source that stages are compared on: the standard library where it is there, else the first text source."""
+    names = text_sources(recipe)
+    return next((name for name in names if recipe.corpus.sources[name].path == "builtin:python-stdlib"), names[0])
+
+
+def sample_texts(corpus: Path, source: str, budget: int) -> list[str]:
+    """Held-out documents of a source, in their order in the snapshot, up to `budget` bytes."""
+    texts, used = [], 0
+    for document in read_documents(corpus, source, "heldout"):
+        if used >= budget:
+            break
+        texts.append(document.text)
+        used += len(document.text.encode())
+    return texts
+
+
+def long_documents(corpus: Path, sources: list[str], minimum_bytes: int, count: int) -> list[Document]:
+    """The first `count` held-out documents of at least `minimum_bytes`."""
+    found: list[Document] = []
+    for source in sources:
+        for document in read_documents(corpus, source, "heldout"):
+            if len(document.text.encode()) >= minimum_bytes:
+                found.append(document)
+                if len(found) == count:
+                    return found
+    return found
+
+
+def sample_conversations(corpus: Path, sources: list[str], count: int, seed: int) -> list[Conversation]:
+    """`count` held-out conversations drawn by `seed`, an equal share from each source."""
+    share = max(1, count // max(1, len(sources)))
+    chosen: list[Conversation] = []
+    for source in sources:
+        found = list(read_conversations(corpus, source, "heldout"))
+        chosen += random.Random(f"{seed}/{source}").sample(found, min(share, len(found)))
+    return chosen

@@ -1,0 +1,43 @@
+"""Models opened for measuring, and the numbers that several stages report."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmctl.stages.training import Stage
+
+
+@contextmanager
+def opened(model: str | Path) -> Iterator[Any]:
+    """The model of a folder or a hub name on the fastest device, ready for packed scoring, without gradients."""
+    import torch
+
+    from llmctl.model.attention import use_packed_attention
+    from llmctl.model.load import load_model
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_model(str(model), device=device)
+    use_packed_attention(loaded)
+    loaded.eval()
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16):
+        yield loaded
+
+
+def tokenizer_of(stage: Stage) -> Any:
+    from llmctl.tokens.tokenizer import load_tokenizer
+
+    return load_tokenizer(str(stage.tokenizer))
+
+
+def heldout_bits(stage: Stage, model: Any, source: str, seq_len: int) -> float:
+    """Bits per byte of the held-out sample of `source`, in windows of `seq_len` tokens."""
+    from llmctl.evals.bits import bits_per_byte
+    from llmctl.stages.heldout import sample_texts
+
+    texts = sample_texts(stage.corpus, source, stage.recipe.eval.bits_per_byte_bytes)
+    return bits_per_byte(model, tokenizer_of(stage), texts, seq_len).bits_per_byte
+
+
+def change(before: float, after: float) -> str:
+    return f"{100 * (after - before) / before:+.1f} %"

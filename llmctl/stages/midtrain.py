@@ -1,0 +1,39 @@
+"""midtrain: the parent's weights and moments on a better mix, the rate straight down to zero.
+
+Reported: held-out bits per byte on the stage's target domain and on the reference text, before and after.
+"""
+
+from llmctl import events
+from llmctl.stages.measure import change, heldout_bits, opened
+from llmctl.stages.pretrain import data
+from llmctl.stages.training import Specialty, Stage
+
+
+def report(stage: Stage) -> dict[str, float]:
+    from llmctl.stages.heldout import reference_source
+
+    table = stage.table
+    target = getattr(table, "target", None) or max(table.mix, key=lambda name: table.mix[name])
+    sources = dict.fromkeys([target, reference_source(stage.recipe)])
+    bits: dict[str, list[float]] = {source: [] for source in sources}
+    for model_folder in (stage.parent_model, stage.model):
+        assert model_folder is not None
+        with opened(model_folder) as model:
+            for source in sources:
+                bits[source].append(heldout_bits(stage, model, source, table.seq_len))
+    events.emit(
+        events.Table(
+            f"{stage.name}: bits per byte, held-out",
+            ("source", "before", "after", "change"),
+            tuple(
+                (f"{source} (target)" if source == target else source, f"{b:.3f}", f"{a:.3f}", change(b, a))
+                for source, (b, a) in bits.items()
+            ),
+        )
+    )
+    metrics = {f"bits_per_byte/{source}": after for source, (_, after) in bits.items()}
+    metrics |= {f"bits_per_byte_before/{source}": before for source, (before, _) in bits.items()}
+    return metrics | {"bits_per_byte": bits[reference_source(stage.recipe)][1]}
+
+
+SPECIALTY = Specialty(data, lambda stage: {}, report)

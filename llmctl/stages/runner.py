@@ -1,0 +1,81 @@
+"""Make the nodes of a recipe: what is done is left alone, what was interrupted goes on, the rest is made."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from llmctl import events
+from llmctl.errors import Interrupted
+from llmctl.recipe.schema import Recipe
+from llmctl.runs.artifact import Artifact
+from llmctl.runs.keys import content_key
+from llmctl.runs.store import RunStore
+from llmctl.stages.graph import build_graph, needed_for
+from llmctl.stages.node import Context, Node
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    recipe: Recipe
+    store: RunStore
+    show: Callable[[Artifact], AbstractContextManager[object]]
+    """Opened around the work of a node: the panel and the metrics file."""
+    ranks: int | None = None
+    """Ranks to start for the stages that train; None: as the recipe says."""
+    rank: int = 0
+    """Of this process among those of the launcher that started it."""
+
+    def make(self, targets: list[str]) -> dict[str, Artifact]:
+        """Make `targets` and what they need. Returns all their artifacts by node name."""
+        made: dict[str, Artifact] = {}
+        nodes = needed_for(build_graph(self.recipe), targets)
+        for node in nodes:
+            artifact = self.artifact(node, made)
+            if artifact.done:
+                events.say(f"{node.name}: done before, {artifact.folder}")
+            else:
+                if node.name not in targets:
+                    events.say(f"{node.name} is not there yet and is made first")
+                self._make(node, artifact, made)
+            made[node.name] = artifact
+        return made
+
+    def artifact(self, node: Node, made: dict[str, Artifact]) -> Artifact:
+        parents = {name: made[name].output_hash for name in node.parents}
+        key = content_key(node.kind, node.version, node.identity, parents)
+        return self.store.artifact(self.recipe.name, node.name, key)
+
+    def _make(self, node: Node, artifact: Artifact, made: dict[str, Artifact]) -> None:
+        context = Context(self.recipe, artifact, {name: made[name] for name in node.parents}, self.ranks)
+        if self.rank > 0:
+            if node.trains:
+                node.work(context)
+            while not artifact.done:
+                time.sleep(POLL_SECONDS)
+            return
+        artifact.create()
+        with artifact.lock():
+            if artifact.done:  # made by another process while this one waited for its turn
+                return
+            started = time.time()
+            artifact.set_state(status="running", kind=node.kind)
+            try:
+                with self.show(artifact):
+                    outcome = node.work(context)
+            except BaseException as error:
+                stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+                artifact.set_state(status="stopped" if stopped else "failed")
+                raise
+            artifact.commit(
+                node.kind,
+                parents=context.parents,
+                recipe=node.identity,
+                outputs=outcome.outputs,
+                kept=outcome.kept,
+                metrics=outcome.metrics,
+                started=started,
+            )
+            artifact.set_state(status="done")

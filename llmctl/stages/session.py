@@ -1,0 +1,151 @@
+"""From the command line to the stages: which recipe, which run, which checkpoint."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.recipe.load import load_recipe
+from llmctl.recipe.schema import Recipe
+from llmctl.runs.artifact import Artifact
+from llmctl.runs.files import write_json
+from llmctl.runs.store import Run, RunStore, default_root
+from llmctl.stages.graph import build_graph
+from llmctl.stages.runner import Runner
+
+Show = Callable[[Artifact], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A recipe with the run that its artifacts go to."""
+
+    recipe: Recipe
+    store: RunStore
+
+    def make(self, kinds: list[str] | None, ranks: int | None, show: Show) -> dict[str, Artifact]:
+        """Make the nodes of `kinds`, or all of the recipe.
+
+        Raises:
+            UserError: the recipe has no stage of these kinds.
+        """
+        graph = build_graph(self.recipe)
+        targets = list(graph) if kinds is None else [name for name, node in graph.items() if node.kind in kinds]
+        if not targets:
+            raise UserError(
+                f"recipe {self.recipe.name!r} has no [{(kinds or [''])[0]}] stage; it has {', '.join(self.recipe.stages)}"
+            )
+        joined, rank = launched()
+        if joined > 1 and ranks not in (None, joined):
+            raise UserError(f"a launcher started {joined} ranks; leave --gpus and --processes out")
+        return Runner(self.recipe, self.store, show, ranks, rank).make(targets)
+
+
+def launched() -> tuple[int, int]:
+    """(ranks, this one's number) where torchrun, deepspeed or srun started this process, else (1, 0)."""
+    if not {"RANK", "SLURM_PROCID"} & set(os.environ):
+        return 1, 0
+    from llmctl.train.distributed import adopt_slurm_environment, launched_rank, launched_world_size
+
+    adopt_slurm_environment()
+    return launched_world_size(), launched_rank()
+
+
+def open_run(recipe: Path | None, overrides: list[str], runs: Path | None, smoke: bool) -> OpenRun:
+    """The run of a recipe file, or, with none given, the newest run, which is named."""
+    store = RunStore(runs or default_root())
+    if recipe is not None:
+        loaded = load_recipe(recipe, overrides, smoke=smoke)
+        origin = {"path": str(recipe.resolve()), "overrides": overrides, "smoke": smoke}
+    else:
+        newest = store.newest_run()
+        origin = store.recorded_recipe(newest.name)
+        print(f"no recipe given: the newest run is {newest.name!r}, made from {origin['path']}", file=sys.stderr)
+        loaded = load_recipe(Path(origin["path"]), origin["overrides"] + overrides, smoke=origin["smoke"])
+    if launched()[1] == 0:
+        store.record_recipe(loaded.name, origin)
+    return OpenRun(loaded, store)
+
+
+def find_or_newest(store: RunStore, checkpoint: str | None) -> Path:
+    """The model folder of `checkpoint`; of the newest one, which is named, where it is left out. A hub name stays."""
+    if checkpoint is None:
+        newest = store.newest_checkpoint(store.newest_run())
+        print(f"no checkpoint given: the newest is {newest.run}/{newest.stage} ({newest.folder})", file=sys.stderr)
+        return newest.folder / "model"
+    return store.find_checkpoint(checkpoint)
+
+
+def open_checkpoint(checkpoint: str | None, runs: Path | None) -> tuple[Any, Any]:
+    """Model and tokenizer, ready to generate."""
+    folder = str(find_or_newest(RunStore(runs or default_root()), checkpoint))
+    import torch
+
+    from llmctl.model.load import load_model
+    from llmctl.tokens.tokenizer import load_tokenizer
+
+    model = load_model(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval(), load_tokenizer(folder)
+
+
+def evaluate_checkpoint(
+    checkpoint: str | None, few_shot: bool, shots: int | None, json_file: Path | None, runs: Path | None, show: Show
+) -> None:
+    """Score a checkpoint beside its parent on the suites of the newest run that it belongs to."""
+    from llmctl.stages.evaluate import Checkpoint, score
+
+    store = RunStore(runs or default_root())
+    model = find_or_newest(store, checkpoint)
+    owner = store.owner(model)
+    run = Run(owner.folder.parent) if owner is not None else store.newest_run()
+    origin = store.recorded_recipe(run.name)
+    recipe = load_recipe(Path(origin["path"]), origin["overrides"], smoke=origin["smoke"])
+    compared = [Checkpoint(owner.stage if owner is not None else model.name, model)]
+    corpora = [artifact for artifact in run.artifacts if artifact.done and artifact.stage == "corpus"]
+    if owner is not None:
+        parents = store.parents(owner)
+        corpora = [parents["corpus"]] if "corpus" in parents else corpora
+        trained = [p for p in parents.values() if (p.folder / "model").is_dir()]
+        compared = [*(Checkpoint(p.stage, p.folder / "model") for p in trained[-1:]), *compared]
+    if not corpora:
+        raise UserError(f"{run.folder}: no finished corpus to take held-out questions from; run `llmctl curate` first")
+    wanted = shots or recipe.eval.shots
+    with show(corpora[-1]):
+        scores = score(compared, corpora[-1].folder, recipe, recipe.eval, [0, wanted] if few_shot else [shots or 0])
+    if json_file is not None:
+        write_json(json_file, scores | {"model": str(model)})
+
+
+def converse(checkpoint: str | None, tokens: int, temperature: float, runs: Path | None) -> None:
+    """Read questions from the terminal and print the model's answers, until an empty line or the end of input."""
+    from llmctl.model.generate import stream
+    from llmctl.tokens.template import render
+
+    model, tokenizer = open_checkpoint(checkpoint, runs)
+    if not tokenizer.chat_template:
+        raise UserError("this checkpoint's tokenizer has no chat template; `llmctl generate` continues plain text")
+    limit = model.config.max_position_embeddings
+    messages: list[dict[str, str]] = []
+    while True:
+        try:
+            question = input("you: ")
+        except EOFError:
+            print()
+            return
+        if not question.strip():
+            return
+        messages.append({"role": "user", "content": question})
+        while len(tokenizer(render(tokenizer, messages, prompt=True))["input_ids"]) + tokens > limit and len(messages) > 2:
+            messages = messages[2:]
+            print("(the context is full: the oldest question and answer are forgotten)", file=sys.stderr)
+        answer = ""
+        print("model: ", end="", flush=True)
+        for piece in stream(model, tokenizer, render(tokenizer, messages, prompt=True), tokens, temperature, 0.95, len(messages)):
+            answer += piece
+            print(piece, end="", flush=True)
+        print()
+        messages.append({"role": "assistant", "content": answer})

@@ -1,0 +1,187 @@
+"""The stages that train: what they share. What is special about each is in its own file.
+
+A stage takes weights from a parent (a stage of the recipe, a folder, a hub model), trains on a mix of the run's sources,
+and leaves `model/` (a Hugging Face folder), `trainer/` (fp32 weights and moments) and for LoRA `adapter/`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmctl import events
+from llmctl.preflight.plan import plan_stage
+from llmctl.recipe.graph import identity
+from llmctl.recipe.schema import Recipe, TrainTable
+from llmctl.runs.artifact import Artifact
+from llmctl.runs.keys import fingerprint_path
+from llmctl.stages.node import Context, Node, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Specialty:
+    """What is special about a kind of stage: the data it trains on, additions to the job, and what it reports."""
+
+    data: Callable[["Stage"], list[Any]]
+    """The `DataPart`s of the stage."""
+    additions: Callable[["Stage"], dict[str, Any]]
+    """Further fields of the `TrainJob`."""
+    report: Callable[["Stage"], dict[str, float]]
+    """Measure the model that was left against where it came from; emits tables, returns metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A training stage at work."""
+
+    context: Context
+    table: TrainTable
+    name: str
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.context.recipe
+
+    @property
+    def folder(self) -> Path:
+        return self.context.artifact.folder
+
+    @property
+    def corpus(self) -> Path:
+        return self.context.parents["corpus"].folder
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.context.parents["tokenizer"].folder / "tokenizer"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def parent(self) -> Artifact | None:
+        """The stage of the recipe that this one starts from."""
+        return self.context.parents.get(self.table.from_ or "")
+
+    @property
+    def parent_model(self) -> str | None:
+        """What `from` names, as a folder or a hub name; None where the stage builds a new model."""
+        if self.parent is not None:
+            return str(self.parent.folder / "model")
+        return self.table.from_
+
+    def shards(self, source: str) -> Path:
+        return self.context.parents["tokens"].folder / "shards" / source
+
+
+def specialty(kind: str) -> Specialty:
+    """The file of the kind. Imported when the stage runs: they measure models, and so import torch."""
+    from llmctl.stages import longctx, lora, midtrain, pretrain, sft
+
+    return {
+        "pretrain": pretrain.SPECIALTY,
+        "midtrain": midtrain.SPECIALTY,
+        "longctx": longctx.SPECIALTY,
+        "sft": sft.SPECIALTY,
+        "lora": lora.SPECIALTY,
+    }[kind]
+
+
+def node(recipe: Recipe, table: TrainTable) -> Node:
+    outside: dict[str, str] = {}
+    parents = ["corpus", "tokenizer"]
+    if table.kind in ("pretrain", "midtrain", "longctx"):
+        parents.append("tokens")
+    if table.from_ in recipe.stages:
+        parents.append(str(table.from_))
+    elif table.from_ is not None and Path(table.from_).exists():
+        outside[table.from_] = fingerprint_path(Path(table.from_))
+    decides = {
+        "stage": identity(table),
+        "model": recipe.model.model_dump(mode="json") if recipe.model and table.from_ is None else None,
+        "seed": recipe.seed,
+        "outside": outside,
+    }
+
+    def work(context: Context) -> Outcome:
+        return _train(Stage(context, table, table.name))
+
+    return Node(table.name, table.kind, 1, tuple(parents), decides, work, trains=True)
+
+
+def _train(stage: Stage) -> Outcome:
+    from llmctl.train.distributed import launched_rank, launched_world_size, start_ranks
+    from llmctl.train.job import JOB_FILE, TrainJob
+    from llmctl.train.run import run_job
+
+    joined, rank, ranks = launched_world_size(), launched_rank(), stage.context.ranks or stage.table.processes
+    trained = stage.model.exists()  # written aside and renamed; only the measuring is left
+    if rank > 0:
+        if not trained:
+            run_job(lambda: TrainJob.read(stage.folder / JOB_FILE))
+        return Outcome([])
+    if not trained:
+        job = make_job(stage, max(joined, ranks))
+        file = job.write()
+        if joined == 1 and ranks > 1:
+            start_ranks(file, ranks)
+        else:
+            run_job(lambda: job)
+    metrics = specialty(stage.table.kind).report(stage)
+    outputs = ["model", "adapter"] if (stage.folder / "adapter").exists() else ["model"]
+    return Outcome(outputs, kept=["trainer"], metrics=metrics)
+
+
+def make_job(stage: Stage, ranks: int) -> Any:
+    """The `TrainJob` of a stage on `ranks` ranks; tokenises chat data if the stage has any."""
+    from llmctl.stages.shape import model_shape
+    from llmctl.tokens.tokenizer import load_tokenizer
+    from llmctl.train.job import TrainJob
+
+    table, recipe = stage.table, stage.recipe
+    special = specialty(table.kind)
+    parts = special.data(stage)
+    steps, batch_rows = steps_and_rows(stage, parts)
+    plan = plan_stage(recipe, stage.name, ranks)
+    events.say(plan.line(steps))
+    shape = None
+    if stage.parent_model is None:
+        shape = model_shape(recipe, len(load_tokenizer(str(stage.tokenizer))), table.seq_len)
+    return TrainJob(
+        folder=str(stage.folder),
+        stage=stage.name,
+        steps=steps,
+        batch_rows=batch_rows,
+        table=table.model_dump(mode="json", by_alias=True),
+        tokenizer=str(stage.tokenizer),
+        parts=parts,
+        shape=shape,
+        parent=stage.parent_model,
+        moments=moments(stage),
+        seed=recipe.seed,
+        tensorboard=recipe.tracking.tensorboard,
+        **special.additions(stage),
+    )
+
+
+def moments(stage: Stage) -> str | None:
+    if not stage.table.carry_optimizer or stage.parent is None:
+        return None
+    trainer = stage.parent.folder / "trainer"
+    if not trainer.is_dir():
+        events.warn(f"{stage.parent.name} left no trainer state; moments start at zero")
+        return None
+    return str(trainer)
+
+
+def steps_and_rows(stage: Stage, parts: list[Any]) -> tuple[int, int]:
+    """Steps of the stage, and rows of `seq_len` tokens in a step."""
+    from llmctl.train.data import rows_of
+
+    table = stage.table
+    batch_rows = table.batch_tokens // table.seq_len
+    if table.tokens is not None:
+        return max(1, table.tokens // table.batch_tokens), batch_rows
+    assert table.epochs is not None
+    rows = sum(len(rows_of(part, table)) for part in parts)
+    return max(1, round(rows * table.epochs / batch_rows)), batch_rows

@@ -1,0 +1,72 @@
+"""A micro-batch of packed rows, flattened: attention sees documents, not rows."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmctl.tokens.rows import IGNORED, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B rows of T tokens as one row of N = B x T."""
+
+    tokens: Tensor
+    """[1, N] int64"""
+    labels: Tensor
+    """[1, N] int64, -100 where nothing is to be learnt"""
+    positions: Tensor
+    """[1, N] int64, from 0 in every document"""
+    cu_seqlens: Tensor
+    """[documents + 1] int32: where documents begin, and N"""
+    lengths: tuple[int, ...]
+    """The documents' lengths, on the host: no kernel launch has to wait for them."""
+
+    @property
+    def max_length(self) -> int:
+        return max(self.lengths)
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(
+            self.tokens.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.positions.to(device, non_blocking=True),
+            self.cu_seqlens.to(device, non_blocking=True),
+            self.lengths,
+        )
+
+
+def collate(rows: list[Row]) -> Batch:
+    """Flatten rows; boundaries are counted once here, on the host."""
+    return from_documents(
+        np.concatenate([row.tokens for row in rows]),
+        np.concatenate([row.labels for row in rows]),
+        [length for row in rows for length in row.lengths],
+    )
+
+
+def from_documents(tokens: np.ndarray, labels: np.ndarray, lengths: list[int]) -> Batch:
+    """A batch of documents of these lengths, one after the other in `tokens` [N] and `labels` [N]."""
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.arange(len(tokens)) - np.repeat(starts[:-1], lengths)
+    return Batch(
+        torch.from_numpy(tokens)[None],
+        torch.from_numpy(labels)[None],
+        torch.from_numpy(positions)[None],
+        torch.from_numpy(starts.astype(np.int32)),
+        tuple(lengths),
+    )
+
+
+def of_sequences(sequences: list[list[int]]) -> Batch:
+    """Every sequence a document of its own, each token labelled with the one after it; for scoring."""
+    tokens = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
+    labels = np.full(len(tokens), IGNORED, dtype=np.int64)
+    at = 0
+    for sequence in sequences:
+        labels[at : at + len(sequence) - 1] = sequence[1:]
+        at += len(sequence)
+    return from_documents(tokens, labels, [len(sequence) for sequence in sequences])

@@ -1,0 +1,87 @@
+"""The tokenizer: byte-level BPE in the format that `AutoTokenizer` loads."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.runs.files import staged_folder
+from llmctl.tokens.template import CHATML
+
+END_OF_TEXT, PAD, TURN_START, TURN_END = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
+SPECIAL_TOKENS = [END_OF_TEXT, PAD, TURN_START, TURN_END, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
+
+# Words with their leading space or sign, digits by threes, punctuation with the newlines after it, white space: the class
+# of split that GPT-4 and the dolma2 tokenizer use. Indentation stays one token, which is what makes code short.
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
+    """Train on `texts` and write a folder that `AutoTokenizer.from_pretrained` loads, chat template included.
+
+    `vocab_size` counts the special tokens, which have the first ids. The same texts in the same order give the same file.
+
+    Raises:
+        UserError: there is no text.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() <= len(SPECIAL_TOKENS) + 256:
+        raise UserError("the tokenizer found nothing to learn: its sources hold no text")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END_OF_TEXT,
+        pad_token=PAD,
+        additional_special_tokens=SPECIAL_TOKENS[2:],
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHATML
+    with staged_folder(out) as aside:
+        fast.save_pretrained(aside)
+
+
+def load_tokenizer(path_or_name: str) -> Any:
+    """The tokenizer of a folder or a hub name.
+
+    Raises:
+        UserError: there is none, or it is of the slow kind, which cannot tell the characters of a token.
+    """
+    from transformers import AutoTokenizer
+
+    folder, extra = path_or_name, {}
+    if path_or_name.endswith(".gguf"):
+        file = Path(path_or_name)
+        folder, extra = str(file.parent), {"gguf_file": file.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path_or_name}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None
+    if not tokenizer.is_fast:
+        raise UserError(f"{path_or_name}: its tokenizer has no tokenizer.json (the fast format), which llmctl needs")
+    return tokenizer
+
+
+def encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Ids of each text, nothing added."""
+    return [e.ids for e in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def compression(tokenizer: Any, texts: list[str]) -> float:
+    """UTF-8 bytes per token over `texts`."""
+    return sum(len(text.encode()) for text in texts) / max(1, sum(len(ids) for ids in encode(tokenizer, texts)))

@@ -1,0 +1,143 @@
+"""Trainer state on disk: safetensors keyed by parameter name, a shard per rank, no pickle.
+
+    step-00000400/
+      shard-00000-of-00002.safetensors    "<parameter>|weight", "<parameter>|exp_avg", ...  all fp32, full shapes
+      shard-00001-of-00002.safetensors
+      state.json                          written last: step, tokens, optimizer step, sha256 of every shard
+
+Parameters are dealt to the shards in turn, whatever ZeRO stage made them, so that the number of ranks and the stage may
+change between save and load, and the next stage can take the moments over. A folder is written aside, synced and
+renamed; a folder without `state.json` is no checkpoint.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from llmctl import events
+from llmctl.errors import StageFailed
+from llmctl.runs.files import sha256_file, write_json
+from llmctl.train.engine import Engine, ParameterState, ReadState
+
+SEPARATOR = "|"
+STATE_FILE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a stage stands. Data order is a function of the seed and the row position, which is `step` times the
+    rows of a batch, and nothing else is random, so this is all that has to be kept beside weights and moments."""
+
+    step: int
+    tokens: int
+    optimizer_step: int
+
+
+def _barrier(engine: Engine) -> None:
+    if engine.world_size > 1:
+        torch.distributed.barrier()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save(engine: Engine, folder: Path, position: Position) -> None:
+    """Write the state to `folder` (which must not exist) through a temporary sibling. Collective over the ranks."""
+    from safetensors.torch import save_file
+
+    aside = folder.with_name(f".{folder.name}.tmp")
+    if engine.rank == 0:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+    _barrier(engine)
+    mine: dict[str, Tensor] = {}
+    for index, (name, state) in enumerate(engine.named_state()):
+        if index % engine.world_size == engine.rank:
+            for key, value in state.items():
+                mine[f"{name}{SEPARATOR}{key}"] = value.detach().to("cpu", torch.float32).contiguous()
+    shard = aside / f"shard-{engine.rank:05d}-of-{engine.world_size:05d}.safetensors"
+    save_file(mine, shard)
+    with shard.open("rb") as written:
+        os.fsync(written.fileno())
+    _barrier(engine)
+    if engine.rank == 0:
+        shards = {path.name: sha256_file(path) for path in sorted(aside.glob("*.safetensors"))}
+        write_json(aside / STATE_FILE, {"format": 1, **asdict(position), "shards": shards})
+        _sync_folder(aside)
+        os.rename(aside, folder)
+        _sync_folder(folder.parent)
+    _barrier(engine)
+
+
+def problems(folder: Path) -> list[str]:
+    """What is wrong with the checkpoint in `folder`, each file named; empty if it is whole."""
+    try:
+        state = json.loads((folder / STATE_FILE).read_text())
+    except (OSError, ValueError) as error:
+        return [f"{folder / STATE_FILE}: {error}"]
+    found = []
+    for name, expected in state["shards"].items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{path}: missing")
+        elif sha256_file(path) != expected:
+            found.append(f"{path}: its bytes are not those that were written (sha256 differs)")
+    return found
+
+
+class SavedState:
+    """A checkpoint opened for reading, one parameter at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        from safetensors import safe_open
+
+        state = json.loads((folder / STATE_FILE).read_text())
+        self.folder = folder
+        self.position = Position(state["step"], state["tokens"], state["optimizer_step"])
+        self._files = [safe_open(folder / name, framework="pt") for name in state["shards"]]
+        self._where: dict[str, dict[str, int]] = {}
+        for index, file in enumerate(self._files):
+            for entry in file.keys():  # noqa: SIM118 (a safe_open handle is no dict)
+                name, key = entry.rsplit(SEPARATOR, 1)
+                self._where.setdefault(name, {})[key] = index
+
+    def read(self, name: str) -> ParameterState:
+        """fp32 tensors of one parameter. Raises StageFailed if the checkpoint does not hold it."""
+        if name not in self._where:
+            raise StageFailed(f"{self.folder}: holds no parameter {name!r}; it belongs to a model of another architecture.")
+        return {key: self._files[index].get_tensor(f"{name}{SEPARATOR}{key}") for key, index in self._where[name].items()}
+
+    @property
+    def reader(self) -> ReadState:
+        return self.read
+
+
+def steps_on_disk(folder: Path) -> list[Path]:
+    """Checkpoints under `folder`, newest first."""
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint whose bytes are those that were written. Broken ones are named and passed over."""
+    for path in steps_on_disk(folder):
+        wrong = problems(path)
+        if not wrong:
+            return path
+        events.warn(f"checkpoint passed over: {'; '.join(wrong)}")
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints."""
+    for path in steps_on_disk(folder)[max(1, keep) :]:
+        shutil.rmtree(path)

@@ -1,0 +1,60 @@
+"""Which rows a step trains on, and the micro-batches that this rank makes of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmctl.errors import UserError
+from llmctl.recipe.schema import TrainTable
+from llmctl.tokens.batch import Batch, collate
+from llmctl.tokens.order import DataOrder
+from llmctl.tokens.rows import ConcatRows, PackedRows, Row
+from llmctl.tokens.shards import TokenShards
+from llmctl.train.job import DataPart, TrainJob
+
+
+def rows_of(part: DataPart, table: TrainTable) -> ConcatRows | PackedRows:
+    """The rows that a part's shards are cut or packed into."""
+    shards = TokenShards(Path(part.shards))
+    if part.packing == "best_fit":
+        return PackedRows(shards, table.seq_len, min_tokens=part.minimum_tokens)
+    return ConcatRows(shards, table.seq_len, document_boundaries=table.document_boundaries)
+
+
+class TrainingRows:
+    """All rows of a stage in their order. The row at a position depends on the seed and the position alone: any rank
+    can seek to any step, and the rows of a step do not depend on ranks or micro-batch."""
+
+    def __init__(self, job: TrainJob) -> None:
+        table = job.settings
+        self.sources: list[ConcatRows | PackedRows] = []
+        for part in job.parts:
+            rows = rows_of(part, table)
+            if len(rows) == 0:
+                raise UserError(
+                    f"[{job.stage}] source {part.name!r} fills not one row of {table.seq_len} tokens; "
+                    "give it more text, take it out of the mix, or shorten seq_len"
+                )
+            self.sources.append(rows)
+        self.order = DataOrder(
+            [len(rows) for rows in self.sources],
+            [part.share for part in job.parts],
+            job.steps * job.batch_rows,
+            job.seed,
+        )
+        self.batch_rows = job.batch_rows
+
+    def _of_step(self, step: int) -> list[tuple[int, int]]:
+        first = step * self.batch_rows
+        return [self.order.at(position) for position in range(first, first + self.batch_rows)]
+
+    def supervised(self, step: int) -> int:
+        """Supervised tokens of the whole step, over all ranks: what its loss is divided by."""
+        return max(1, sum(int(self.sources[source].supervised(row)) for source, row in self._of_step(step)))
+
+    def micro_batches(self, step: int, micro_batch: int, rank: int, world_size: int) -> Iterator[Batch]:
+        """This rank's micro-batches of `micro_batch` rows; the ranks together take every row of the step once."""
+        places = self._of_step(step)
+        stride = micro_batch * world_size
+        for first in range(rank * micro_batch, self.batch_rows, stride):
+            rows: list[Row] = [self.sources[source].row(row) for source, row in places[first : first + micro_batch]]
+            yield collate(rows)

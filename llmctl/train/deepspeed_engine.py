@@ -1,0 +1,134 @@
+"""DeepSpeed behind the `Engine` protocol, at every world size, ZeRO stages 0 to 3.
+
+Stage 0 keeps fp32 weights and computes under autocast: DeepSpeed's own bf16 mode takes a hidden optimizer step there when
+it sets its state up, and reports no gradient norm. Stages 1 to 3 run in DeepSpeed's bf16 mode (2-byte weights and
+gradients, fp32 master and moments sharded), or in fp32.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmctl.tokens.batch import Batch
+from llmctl.train.engine import MOMENTS, ParameterState, ReadState, read_parameter, set_learning_rates, write_parameter
+from llmctl.train.objective import CausalObjective, trainable
+
+
+def import_deepspeed() -> Any:
+    """DeepSpeed with its banner off; it prints to stdout at import and at every initialisation otherwise."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    return deepspeed
+
+
+class DeepSpeedEngine:
+    def __init__(
+        self,
+        objective: CausalObjective,
+        optimizer: torch.optim.Optimizer,
+        settings: dict[str, Any],
+        max_grad_norm: float,
+    ) -> None:
+        deepspeed = import_deepspeed()
+        self.zero_stage: int = settings["zero_optimization"]["stage"]
+        self.max_grad_norm = max_grad_norm
+        self.objective = objective
+        self.world_size = torch.distributed.get_world_size()
+        self.rank = torch.distributed.get_rank()
+        masters = {n: p.detach().to("cpu", torch.float32, copy=True) for n, p in trainable(objective).items()}
+        buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+        self.engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings)
+        self.optimizer = self.engine.optimizer
+        self.device = self.engine.device
+        if settings["bf16"]["enabled"]:
+            # The cast to bf16 rounded the rotary frequencies and, before the masters were taken, the weights.
+            for name, buffer in objective.named_buffers():
+                buffer.data = buffers[name].to(buffer.device)
+            self.load_state(lambda name: {"weight": masters[name]}, optimizer_step=0)
+
+    def accumulate(self, batch: Batch, global_count: int) -> tuple[Tensor, Tensor]:
+        total, z_loss = self.engine(batch)
+        # DeepSpeed averages gradients over ranks; the loss is to be divided by the global count alone.
+        self.engine.backward(total * (self.world_size / global_count), scale_wrt_gas=False)
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()  # advances the micro-step counter, no update
+        return total.detach() - z_loss, z_loss
+
+    def step(self, multiplier: float) -> float:
+        set_learning_rates(self.optimizer, multiplier)
+        if self.zero_stage == 0:
+            norm = nn.utils.clip_grad_norm_(trainable(self.objective).values(), self.max_grad_norm or float("inf"))
+            self.engine.step()
+            return float(norm)
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def named_state(self) -> Iterator[tuple[str, ParameterState]]:
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        for name, parameter in trainable(self.objective).items():
+            if self.zero_stage == 0:
+                yield name, read_parameter(self.optimizer, parameter)
+                continue
+            state = {"weight": safe_get_full_fp32_param(parameter)}
+            for key in self._moment_keys():
+                state[key] = safe_get_full_optimizer_state(parameter, key)
+            yield name, {key: value for key, value in state.items() if value is not None}
+
+    def load_state(self, read: ReadState, optimizer_step: int) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        parameters = trainable(self.objective)
+        if self.zero_stage == 0:
+            for name, parameter in parameters.items():
+                write_parameter(self.optimizer, parameter, read(name), optimizer_step)
+            return
+        moments_made = False
+        for name, parameter in parameters.items():
+            state = {key: value.to(self.device, torch.float32) for key, value in read(name).items()}
+            safe_set_full_fp32_param(parameter, state["weight"])
+            self._set_working_weight(parameter, state["weight"])
+            for key in MOMENTS:
+                if key in state:
+                    if not moments_made:
+                        self._make_moments(optimizer_step)
+                        moments_made = True
+                    safe_set_full_optimizer_state(parameter, state[key], key)
+
+    def _set_working_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
+        if self.zero_stage < 3:
+            parameter.data.copy_(value)
+            return
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            if self.rank == 0:
+                parameter.data.copy_(value)
+
+    def _partitions(self) -> list[Tensor]:
+        """The flat fp32 partitions of this rank, which the inner optimizer steps on."""
+        if self.zero_stage == 3:
+            return self.optimizer.fp32_partitioned_groups_flat
+        return self.optimizer.single_partition_of_fp32_groups
+
+    def _moment_keys(self) -> list[str]:
+        states = [self.optimizer.optimizer.state.get(partition, {}) for partition in self._partitions()]
+        return [key for key in MOMENTS if any(key in state for state in states)]
+
+    def _make_moments(self, optimizer_step: int) -> None:
+        """Empty AdamW state for every partition: DeepSpeed makes it at the first step, after which it can be set."""
+        for partition in self._partitions():
+            self.optimizer.optimizer.state[partition] = {
+                "step": torch.tensor(float(optimizer_step), device=partition.device),
+                "exp_avg": torch.zeros_like(partition),
+                "exp_avg_sq": torch.zeros_like(partition),
+            }
+        if self.zero_stage < 3:
+            self.optimizer._lazy_init_hp_params_optimizer_state()

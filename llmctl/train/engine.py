@@ -1,0 +1,119 @@
+"""The seam between the training loop and what distributes it.
+
+The loop accumulates micro-batches and steps; an engine runs backward passes, reduces gradients over ranks and updates
+weights. `TorchEngine` is plain torch on one rank: the reference that the DeepSpeed engine is tested against.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from llmctl.tokens.batch import Batch
+from llmctl.train.objective import CausalObjective, trainable
+
+ParameterState = dict[str, Tensor]
+"""`weight` (the fp32 master) and the optimizer's tensors (`exp_avg`, `exp_avg_sq`, `momentum`), all in the parameter's shape."""
+
+ReadState = Callable[[str], ParameterState]
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum")
+
+
+class Engine(Protocol):
+    rank: int
+    world_size: int
+    device: torch.device
+    objective: CausalObjective
+
+    def accumulate(self, batch: Batch, global_count: int) -> tuple[Tensor, Tensor]:
+        """Add the gradient of this micro-batch. `global_count`: supervised tokens of the whole step, over all ranks
+        and micro-batches; the step's gradient is that of the mean over them. Returns the sums (cross entropy, z-loss)."""
+        ...
+
+    def step(self, multiplier: float) -> float:
+        """Clip, update with `multiplier` times the peak rates, clear gradients. Returns the global gradient norm."""
+        ...
+
+    def named_state(self) -> Iterator[tuple[str, ParameterState]]:
+        """Full fp32 state of every trainable parameter; a collective call under ZeRO."""
+        ...
+
+    def load_state(self, read: ReadState, optimizer_step: int) -> None:
+        """Set weights, and moments as far as `read` gives them, with `optimizer_step` updates behind them."""
+        ...
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * multiplier
+
+
+def read_parameter(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> ParameterState:
+    state: ParameterState = {"weight": parameter.detach()}
+    state |= {key: value for key, value in optimizer.state.get(parameter, {}).items() if key in MOMENTS}
+    return state
+
+
+def write_parameter(
+    optimizer: torch.optim.Optimizer, parameter: nn.Parameter, state: ParameterState, optimizer_step: int
+) -> None:
+    parameter.data.copy_(state["weight"])
+    moments = {key: value.to(parameter.device, torch.float32).clone() for key, value in state.items() if key in MOMENTS}
+    if moments:
+        # Fused AdamW on a GPU wants its step counter beside the parameter.
+        on = parameter.device if optimizer.defaults.get("fused") else torch.device("cpu")
+        optimizer.state[parameter] = {"step": torch.tensor(float(optimizer_step), device=on), **moments}
+
+
+class TorchEngine:
+    """Plain torch, one rank."""
+
+    def __init__(self, objective: CausalObjective, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
+        self.objective = objective
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+        self.rank, self.world_size = 0, 1
+        self.device = next(objective.parameters()).device
+
+    def accumulate(self, batch: Batch, global_count: int) -> tuple[Tensor, Tensor]:
+        total, z_loss = self.objective(batch)
+        (total / global_count).backward()
+        return total.detach() - z_loss, z_loss
+
+    def step(self, multiplier: float) -> float:
+        norm = nn.utils.clip_grad_norm_(trainable(self.objective).values(), self.max_grad_norm or float("inf"))
+        set_learning_rates(self.optimizer, multiplier)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def named_state(self) -> Iterator[tuple[str, ParameterState]]:
+        for name, parameter in trainable(self.objective).items():
+            yield name, read_parameter(self.optimizer, parameter)
+
+    def load_state(self, read: ReadState, optimizer_step: int) -> None:
+        for name, parameter in trainable(self.objective).items():
+            write_parameter(self.optimizer, parameter, read(name), optimizer_step)
+
+
+def settings_for_deepspeed(
+    zero_stage: int, bfloat16: bool, micro_batch: int, accumulation: int, max_grad_norm: float, offload: bool
+) -> dict[str, Any]:
+    """The DeepSpeed configuration of a stage. Only what the loop does not do itself is left to DeepSpeed."""
+    zero: dict[str, Any] = {"stage": zero_stage}
+    if offload and zero_stage > 0:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        # Stage 0 reports no norm and so the engine clips there itself.
+        "gradient_clipping": max_grad_norm if zero_stage > 0 else 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": bfloat16 and zero_stage > 0},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "steps_per_print": 10**9,
+    }

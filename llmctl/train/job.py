@@ -1,0 +1,64 @@
+"""One stage's training, described by plain values, so that the command line can hand it to ranks it starts."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from llmctl.recipe.schema import TrainTable
+from llmctl.runs.files import read_json, write_json
+
+JOB_FILE = "job.json"
+
+
+@dataclass(frozen=True, slots=True)
+class DataPart:
+    """Token shards that make up `share` of the rows."""
+
+    name: str
+    shards: str
+    share: float
+    packing: Literal["concat", "best_fit"] = "concat"
+    minimum_tokens: int = 0
+    """Documents shorter than this are left out (best_fit alone)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    folder: str
+    """The artifact: `checkpoints/`, `metrics.jsonl`, and at the end `model/` and `trainer/`."""
+    stage: str
+    steps: int
+    batch_rows: int
+    table: dict[str, Any]
+    """The stage's table of the recipe, resolved."""
+    tokenizer: str
+    parts: list[DataPart]
+    shape: dict[str, Any] | None = None
+    """Of a new model; or else `parent` is loaded."""
+    parent: str | None = None
+    moments: str | None = None
+    """Trainer state of the parent whose weights and moments are carried over."""
+    rope: dict[str, Any] | None = None
+    lora: dict[str, Any] | None = None
+    seed: int = 1
+    tensorboard: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> TrainTable:
+        return TrainTable.model_validate(self.table)
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder)
+
+    def write(self) -> Path:
+        file = self.path / JOB_FILE
+        write_json(file, asdict(self))
+        return file
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        values = read_json(file)
+        values["parts"] = [DataPart(**part) for part in values["parts"]]
+        return cls(**values)

@@ -1,0 +1,33 @@
+"""What is minimised, as a module: DeepSpeed needs the whole forward pass behind one module call."""
+
+import torch
+from torch import Tensor, nn
+
+from llmctl.model.loss import causal_lm_loss
+from llmctl.tokens.batch import Batch
+
+PREFIX = "model."  # of every parameter name inside the objective; states and files use the name without it
+
+
+class CausalObjective(nn.Module):
+    """Sums over the supervised tokens of a packed batch: next-token cross entropy plus z-loss, and the z-loss in it.
+
+    With `autocast`, weights stay fp32 and products run in bfloat16 (the mode of ZeRO stage 0, where the fp32 weights
+    are their own master copy).
+    """
+
+    def __init__(self, model: nn.Module, z_loss: float, autocast: bool, device_type: str) -> None:
+        super().__init__()
+        self.model = model
+        self.z_loss = z_loss
+        self.autocast = autocast
+        self.device_type = device_type
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.autocast):
+            return causal_lm_loss(self.model, batch, z_loss=self.z_loss)
+
+
+def trainable(objective: CausalObjective) -> dict[str, nn.Parameter]:
+    """Trainable parameters by their name in the model."""
+    return {name.removeprefix(PREFIX): p for name, p in objective.named_parameters() if p.requires_grad}

@@ -1,0 +1,151 @@
+"""Run one training job on this rank: assemble the model, resume or start, train, leave the model and the trainer state."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmctl import events
+from llmctl.model.build import ModelShape, build_model
+from llmctl.model.load import load_model, save_model
+from llmctl.model.lora import add_adapter, merge, save_adapter
+from llmctl.model.rope import RopeScaling, extend_context
+from llmctl.tokens.tokenizer import load_tokenizer
+from llmctl.train import checkpoint
+from llmctl.train.checkpoint import Position, SavedState
+from llmctl.train.data import TrainingRows
+from llmctl.train.deepspeed_engine import DeepSpeedEngine
+from llmctl.train.distributed import device_of_this_rank, process_group
+from llmctl.train.engine import Engine, settings_for_deepspeed
+from llmctl.train.job import TrainJob
+from llmctl.train.loop import LoopSettings, train
+from llmctl.train.micro_batch import choose_micro_batch
+from llmctl.train.objective import CausalObjective
+from llmctl.train.optimizer import build_optimizer
+from llmctl.train.prepare import prepare_for_training
+from llmctl.train.schedule import Schedule
+
+
+def assemble_model(job: TrainJob) -> nn.Module:
+    """The model that the job starts from, fp32 on the CPU: built or loaded, context extended, adapter added.
+
+    The same on every rank, and the same again when the trained weights are written.
+    """
+    if job.parent is not None:
+        model = load_model(job.parent)
+    else:
+        assert job.shape is not None
+        model = build_model(ModelShape(**job.shape), seed=job.seed)
+    if job.rope is not None:
+        extend_context(model, RopeScaling(**job.rope), job.settings.seq_len)
+    if job.lora is not None:
+        model = add_adapter(model, **job.lora, seed=job.seed)
+    return model
+
+
+def run_job(job_of: Callable[[], TrainJob]) -> None:
+    """Train a job to its end on this rank. Goes on from the newest whole checkpoint if there is one.
+
+    `job_of` is called once all ranks are together: rank 0 has written the job by then.
+
+    Raises:
+        Interrupted: told to stop; resumable.
+        UserError: what the recipe asks for cannot be done with this data or on this machine.
+    """
+    with process_group():
+        job = job_of()
+        engine, rows, micro_batch = _set_up(job)
+        position = _starting_position(job, engine)
+        table = job.settings
+        schedule = Schedule(
+            table.schedule,
+            job.steps,
+            table.warmup_steps,
+            table.final_lr_fraction,
+            table.decay_fraction,
+            table.schedule_tokens // (job.batch_rows * table.seq_len) if table.schedule_tokens else None,
+        )
+        settings = LoopSettings(
+            job.steps,
+            table.seq_len,
+            micro_batch,
+            schedule,
+            table.lr,
+            job.path / "checkpoints",
+            table.checkpoint,
+        )
+        position = train(engine, rows, settings, position)
+        _leave(job, engine, position)
+
+
+def _set_up(job: TrainJob) -> tuple[Engine, TrainingRows, int]:
+    table = job.settings
+    device = device_of_this_rank()
+    world_size = torch.distributed.get_world_size()
+    rows = TrainingRows(job)
+    model = assemble_model(job).to(device)
+    bfloat16 = table.precision != "fp32"
+    objective = CausalObjective(prepare_for_training(model, table), table.z_loss, bfloat16 and table.zero_stage == 0, device.type)
+    micro_batch = table.micro_batch or choose_micro_batch(objective, rows, job.batch_rows, world_size, device)
+    accumulation = job.batch_rows // (micro_batch * world_size)
+    events.say(
+        f"{world_size} rank{'s' if world_size > 1 else ''} x micro-batch {micro_batch} x accumulation {accumulation} = "
+        f"{job.batch_rows} rows of {table.seq_len:,} tokens, ZeRO stage {table.zero_stage}, "
+        f"{'bf16' if bfloat16 else 'fp32'} on {device.type}"
+    )
+    engine = DeepSpeedEngine(
+        objective,
+        build_optimizer(objective, table),
+        settings_for_deepspeed(
+            table.zero_stage, bfloat16, micro_batch, accumulation, table.max_grad_norm, table.offload_optimizer
+        ),
+        table.max_grad_norm,
+    )
+    return engine, rows, micro_batch
+
+
+def _starting_position(job: TrainJob, engine: Engine) -> Position:
+    newest = checkpoint.newest_whole(job.path / "checkpoints")
+    if newest is not None:
+        saved = SavedState(newest)
+        engine.load_state(saved.read, saved.position.optimizer_step)
+        events.say(f"resumed from step {saved.position.step:,} of {job.steps:,}")
+        return saved.position
+    if job.moments is not None:
+        # Olmo 3 carries the optimizer's moments into the next stage and starts steps and schedule anew.
+        saved = SavedState(Path(job.moments))
+        engine.load_state(saved.read, saved.position.optimizer_step)
+        events.say("optimizer moments carried over from the parent")
+        return Position(0, 0, saved.position.optimizer_step)
+    return Position(0, 0, 0)
+
+
+def _leave(job: TrainJob, engine: Engine, position: Position) -> None:
+    """Write `trainer/` (all ranks) and `model/` (rank 0), then drop the checkpoints that led there."""
+    trainer = job.path / "trainer"
+    if engine.rank == 0 and trainer.exists():
+        shutil.rmtree(trainer)
+    checkpoint.save(engine, trainer, position)
+    if engine.rank == 0:
+        write_model(job, trainer)
+        shutil.rmtree(job.path / "checkpoints", ignore_errors=True)
+    if engine.world_size > 1:
+        torch.distributed.barrier()
+
+
+def write_model(job: TrainJob, trainer: Path) -> None:
+    """`model/`: a Hugging Face folder with the weights of the trainer state; for LoRA also `adapter/`."""
+    saved = SavedState(trainer)
+    model: Any = assemble_model(job)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(saved.read(name)["weight"])
+    tokenizer = load_tokenizer(job.tokenizer)
+    if job.lora is not None:
+        save_adapter(model, job.path / "adapter")
+        model = merge(model)
+    save_model(model, tokenizer, job.path / "model")

@@ -1,0 +1,130 @@
+"""What a key of the recipe means, from the schema itself."""
+
+import difflib
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from llmctl.errors import UserError
+from llmctl.recipe.schema import STAGE_TABLES, Recipe
+
+Place = tuple[str, Any]
+
+
+def tables() -> dict[str, type[BaseModel]]:
+    """Every table by the name it has in a recipe."""
+    found: dict[str, type[BaseModel]] = {"": Recipe, **{k: t for k, t in STAGE_TABLES.items() if k != "average"}}
+    queue = list(found.items())
+    while queue:
+        name, model = queue.pop()
+        for field, info in model.model_fields.items():
+            for inner in models_in(info.annotation):
+                if inner in STAGE_TABLES.values():
+                    continue
+                is_dict = typing.get_origin(info.annotation) is dict
+                full = ".".join(part for part in (name, field, "NAME" if is_dict else "") if part)
+                if full not in found:
+                    found[full] = inner
+                    queue.append((full, inner))
+    return found
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]
+
+
+def keys() -> dict[str, tuple[str, Any]]:
+    """Every key by its dotted name, with (table, field)."""
+    found = {}
+    for table, model in tables().items():
+        for field, info in model.model_fields.items():
+            if not models_in(info.annotation) or typing.get_origin(info.annotation) is types.UnionType:
+                found[".".join(part for part in (table, info.alias or field) if part)] = (table, info)
+    return found
+
+
+def explain(key: str) -> str:
+    """The text of `llmctl explain KEY`.
+
+    Raises:
+        UserError: no such key; with the nearest ones.
+    """
+    all_tables, all_keys = tables(), keys()
+    if key in all_keys:
+        return explain_field(key, all_keys[key][1])
+    if key in all_tables and key:
+        model = all_tables[key]
+        first = (model.__doc__ or "").strip().splitlines()[0]
+        rows = [
+            f"  {info.alias or field:<24} {(info.description or '').splitlines()[0]}"
+            for field, info in model.model_fields.items()
+        ]
+        return "\n".join([first, "", *rows])
+    leaf = key.rsplit(".", 1)[-1]
+    near = difflib.get_close_matches(key, [*all_keys, *all_tables], n=3, cutoff=0.6)
+    near += [name for name in all_keys if name.rsplit(".", 1)[-1] == leaf and name not in near][:4]
+    hint = f"; did you mean {', '.join(near)}?" if near else f"; tables are {', '.join(t for t in all_tables if t)}"
+    raise UserError(f"{key!r} is no key of a recipe{hint}")
+
+
+def explain_field(key: str, info: Any) -> str:
+    role = (info.json_schema_extra or {}).get("role") if isinstance(info.json_schema_extra, dict) else None
+    default = (
+        "required"
+        if info.default is PydanticUndefined and info.default_factory is None
+        else shown(info.get_default(call_default_factory=True))
+    )
+    effect = (
+        "execution: how the work is done; changing it goes on with the same artifact"
+        if role == "execution"
+        else "identity: decides the outcome; changing it makes a new artifact"
+    )
+    return "\n".join(
+        [
+            f"{key}",
+            "",
+            *(f"  {line}" for line in (info.description or "").splitlines()),
+            "",
+            f"  type     {type_name(info.annotation)}{limits(info)}",
+            f"  default  {default}",
+            f"  role     {effect}",
+        ]
+    )
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return "left out"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value)
+
+
+def limits(info: Any) -> str:
+    signs = {"Ge": "at least", "Gt": "above", "Le": "at most", "Lt": "below"}
+    parts = []
+    for item in info.metadata:
+        for name, word in signs.items():
+            if type(item).__name__ == name:
+                parts.append(f"{word} {getattr(item, name.lower()):g}")
+    return f", {', '.join(parts)}" if parts else ""
+
+
+def type_name(annotation: Any) -> str:
+    """The type in words that fit TOML."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " | ".join(shown(value) for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(type_name(part) for part in arguments if part is not type(None))
+    if origin in (list, tuple):
+        return f"array of {type_name(arguments[0])}"
+    if origin is dict:
+        return f"table of {type_name(arguments[-1])}"
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -1,0 +1,86 @@
+"""What a checkpoint is made of."""
+
+import json
+import sys
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.runs.artifact import Artifact
+from llmctl.runs.store import RunStore
+
+
+def subject(store: RunStore, checkpoint: str | None) -> Artifact:
+    """The artifact that `checkpoint` means, or the newest finished one of the newest run.
+
+    Raises:
+        UserError: it belongs to no run, or nothing is finished yet.
+    """
+    if checkpoint is not None:
+        owner = store.owner(store.find_checkpoint(checkpoint))
+        if owner is None:
+            raise UserError(f"{checkpoint}: a model folder without a manifest; only what llmctl made has a lineage")
+        return owner
+    run = store.newest_run()
+    finished = [artifact for artifact in run.artifacts if artifact.done]
+    if not finished:
+        raise UserError(f"{run.folder}: nothing is finished yet; `llmctl runs` shows where it stands")
+    return max(finished, key=lambda artifact: artifact.manifest["ended"])
+
+
+def label(artifact: Artifact) -> str:
+    """One line: what it is, how long it took, its numbers."""
+    if not artifact.done:
+        return f"{artifact.name}: missing"
+    manifest = artifact.manifest
+    numbers = [f"{k} {v:.4g}" for k, v in manifest["metrics"].items() if isinstance(v, float)][:3]
+    return "  ".join([artifact.name, f"{manifest['seconds']:.0f} s", *numbers])
+
+
+def as_values(store: RunStore, artifact: Artifact) -> dict[str, Any]:
+    manifest = artifact.manifest if artifact.done else {}
+    return {
+        "stage": artifact.stage,
+        "folder": str(artifact.folder),
+        "key": artifact.key,
+        "output_hash": manifest.get("output_hash"),
+        "metrics": manifest.get("metrics"),
+        "parents": [as_values(store, parent) for parent in store.parents(artifact).values()] if artifact.done else [],
+    }
+
+
+def show_lineage(store: RunStore, checkpoint: str | None, as_json: bool) -> None:
+    """Print the artifact with all that it is made of. An ancestor that stands in the tree already is only named."""
+    artifact = subject(store, checkpoint)
+    if as_json:
+        print(json.dumps(as_values(store, artifact), indent=2))
+        return
+    shown: set[str] = set()
+
+    def lines(node: Artifact, indent: str) -> list[str]:
+        if node.name in shown:
+            return []
+        shown.add(node.name)
+        # The deepest chain first: direct parents that are ancestors of another parent stand below that one.
+        parents = list(store.parents(node).values())[::-1] if node.done else []
+        below = [line for parent in parents for line in lines(parent, indent + "  ")]
+        return [f"{indent}{label(node)}", *below]
+
+    print(f"{artifact.run}: {artifact.folder}")
+    print("\n".join(lines(artifact, "  ")))
+
+
+def show_verification(store: RunStore, checkpoint: str | None) -> bool:
+    """Hash every file of an artifact and of its ancestors; True if all are as they were written."""
+    whole, seen, queue = True, set(), [subject(store, checkpoint)]
+    while queue:
+        artifact = queue.pop(0)
+        if artifact.name in seen:
+            continue
+        seen.add(artifact.name)
+        problems = artifact.problems()
+        for problem in problems:
+            print(f"{problem.path}: {problem.what}", file=sys.stderr)
+        whole = whole and not problems
+        print(f"{artifact.name}: {f'{len(problems)} files differ' if problems else 'as written'}")
+        queue += store.parents(artifact).values() if artifact.done else []
+    return whole

@@ -1,0 +1,185 @@
+"""What a running stage shows: one live panel on a terminal, plain lines elsewhere; and its metrics file."""
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmctl import events
+from llmctl.views.tables import print_table
+
+PLAIN_SECONDS = 10.0  # between two plain lines of one task
+RECENT_MESSAGES = 4
+
+
+def duration(seconds: float) -> str:
+    """3725 -> 1:02:05"""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def quantity(value: float, unit: str) -> str:
+    return f"{value / 1e6:,.1f} MB" if unit == "bytes" else f"{value:,.0f} {unit}"
+
+
+def training_line(values: dict[str, Any]) -> str:
+    """One line for a training step."""
+    parts = [f"step {values['step']:,}/{values['steps']:,}", f"loss {values['loss']:.3f}"]
+    parts.append(f"rate {values['learning_rate']:.2e}")
+    if values.get("tokens_per_second"):
+        parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
+        parts.append(f"{duration(values['eta_seconds'])} left")
+    if values.get("memory_bytes"):
+        parts.append(f"{values['memory_bytes'] / 2**30:.2f} GiB")
+    return "  ".join(parts)
+
+
+def progress_line(event: events.Progress, rate: float) -> str:
+    line = f"{event.task}: {quantity(event.done, event.unit)}"
+    if event.total:
+        line += f" of {quantity(event.total, event.unit)}"
+        if rate > 0 and event.done < event.total:
+            line += f", {duration((event.total - event.done) / rate)} left"
+    elif rate > 0:
+        line += f", {quantity(rate, event.unit)}/s"
+    return line
+
+
+class _Rates:
+    """Units per second of each task since it began."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[float, float]] = {}
+
+    def of(self, event: events.Progress) -> float:
+        began, done = self._first.setdefault(event.task, (time.monotonic(), event.done))
+        passed = time.monotonic() - began
+        return (event.done - done) / passed if passed > 0.5 else 0.0
+
+
+class PlainLines:
+    """Events as lines: every message and table, a task every few seconds and at its end."""
+
+    def __init__(self, title: str) -> None:
+        self.prefix = f"[{title}] " if title else ""
+        self._last: dict[str, float] = {}
+        self._rates = _Rates()
+
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.Message):
+            self._print(f"warning: {event.text}" if event.level == "warning" else event.text)
+        elif isinstance(event, events.Table):
+            print_table(event)
+        elif isinstance(event, events.Progress):
+            if self._due(event.task, event.total is not None and event.done >= event.total):
+                self._print(progress_line(event, self._rates.of(event)))
+        elif "loss" in event.values and self._due("step", event.values["step"] in (1, event.values["steps"])):
+            self._print(training_line(event.values))
+
+    def _due(self, task: str, always: bool) -> bool:
+        now = time.monotonic()
+        if always or now - self._last.get(task, -PLAIN_SECONDS) >= PLAIN_SECONDS:
+            self._last[task] = now
+            return True
+        return False
+
+    def _print(self, line: str) -> None:
+        print(f"{self.prefix}{line}", flush=True)
+
+
+class LivePanel:
+    """Events as one panel that is drawn again in place; messages and tables stay above it."""
+
+    def __init__(self, title: str, live: Any) -> None:
+        self.title, self.live = title, live
+        self._rates = _Rates()
+        self._losses: deque[float] = deque(maxlen=60)
+        self._line = ""
+
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.Message):
+            style = "yellow" if event.level == "warning" else ""
+            self.live.console.print(
+                f"{event.level + ': ' if event.level == 'warning' else ''}{event.text}", style=style, markup=False
+            )
+        elif isinstance(event, events.Table):
+            print_table(event, self.live.console)
+        elif isinstance(event, events.Progress):
+            self._draw(progress_line(event, self._rates.of(event)), event.done, event.total)
+        elif "loss" in event.values:
+            self._losses.append(float(event.values["loss"]))
+            line = training_line(event.values)
+            self._draw(f"{line}\n{spark(self._losses)}", float(event.values["step"]), float(event.values["steps"]))
+
+    def _draw(self, line: str, done: float, total: float | None) -> None:
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        parts: list[Any] = [Text(line)]
+        if total:
+            parts.append(ProgressBar(total=total, completed=done))
+        self.live.update(Panel(Group(*parts), title=self.title, title_align="left"))
+
+
+def spark(values: deque[float]) -> str:
+    """The last losses as a line of blocks."""
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    return "loss " + "".join("▁▂▃▄▅▆▇█"[int(7 * (v - low) / ((high - low) or 1))] for v in values)
+
+
+@contextmanager
+def panel(title: str) -> Iterator[None]:
+    """Show the events of a stage while the block runs."""
+    if not sys.stdout.isatty():
+        with events.listening(PlainLines(title)):
+            yield
+        return
+    from rich.live import Live
+
+    with Live(refresh_per_second=4, transient=True) as live, events.listening(LivePanel(title, live)):
+        yield
+
+
+@contextmanager
+def metrics_writer(file: Path) -> Iterator[None]:
+    """Append every metrics event to `file`, a JSON object a line."""
+    with file.open("a", encoding="utf-8") as lines:
+
+        def write(event: events.Event) -> None:
+            if isinstance(event, events.Metrics):
+                lines.write(json.dumps(event.values) + "\n")
+                lines.flush()
+
+        with events.listening(write):
+            yield
+
+
+@contextmanager
+def messages() -> Iterator[None]:
+    """Messages between stages, as they come."""
+    with events.listening(PlainLines("")):
+        yield
+
+
+@contextmanager
+def state_writer(set_state: Callable[..., None]) -> Iterator[None]:
+    """Keep a stage's state file up to date with its steps, at most every two seconds."""
+    last = 0.0
+
+    def write(event: events.Event) -> None:
+        nonlocal last
+        if isinstance(event, events.Metrics) and "steps" in event.values and time.monotonic() - last > 2.0:
+            last = time.monotonic()
+            set_state(step=event.values["step"], steps=event.values["steps"])
+
+    with events.listening(write):
+        yield

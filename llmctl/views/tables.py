@@ -1,0 +1,83 @@
+"""Tables for people."""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from llmctl import events
+from llmctl.runs.artifact import Artifact
+from llmctl.runs.store import RunStore
+
+
+def print_table(table: events.Table, console: Any = None) -> None:
+    """A table drawn by rich on a terminal, in aligned columns elsewhere."""
+    if console is None and not sys.stdout.isatty():
+        print("\n".join(plain_table(table)), flush=True)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
+    for index, column in enumerate(table.columns):
+        drawn.add_column(column, justify="left" if index == 0 else "right")
+    for row in table.rows:
+        drawn.add_row(*row)
+    (console or Console()).print(drawn)
+
+
+def plain_table(table: events.Table) -> list[str]:
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(table.columns))]
+    lines = [table.title]
+    for row in rows:
+        cells = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines
+
+
+def show_runs(store: RunStore, as_json: bool) -> None:
+    """All runs and where each of their stages stands."""
+    found = [
+        {"run": run.name, "stage": artifact.name, "status": status(artifact), "changed": changed_at(artifact)}
+        for run in store.runs()
+        for artifact in run.artifacts
+    ]
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    if not found:
+        print(f"no runs in {store.root}; start one with `llmctl run recipes/olmo_small.toml`")
+        return
+    rows = tuple((f"{row['run']}/{row['stage']}", row["status"], row["changed"]) for row in found)
+    print_table(events.Table(f"runs in {store.root}", ("stage", "status", "changed"), rows))
+
+
+def status(artifact: Artifact) -> str:
+    """done, running, or where it stopped."""
+    if artifact.done:
+        return "done"
+    state = artifact.state
+    at = f" at step {state['step']:,} of {state['steps']:,}" if "step" in state else ""
+    word = state.get("status", "empty")
+    if word == "running" and not alive(state.get("pid", 0)):
+        word = "killed"
+    return f"{word}{at}"
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
+
+
+def changed_at(artifact: Artifact) -> str:
+    from llmctl.runs.store import changed
+
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(changed(artifact)))
