@@ -35,6 +35,7 @@ def layer_types(layers: int) -> list[str]:
 def model_config(shape: ModelShape) -> Any:
     from transformers import Olmo3Config
 
+    extra: dict[str, Any] = {"head_dim": shape.head_size}  # read by the attention, though no field of the config class
     return Olmo3Config(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
@@ -55,7 +56,7 @@ def model_config(shape: ModelShape) -> Any:
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,
-        head_dim=shape.head_size,  # taken by the attention, though no field of the config class
+        **extra,
     )
 
 

@@ -53,7 +53,7 @@ def extend_context(model: Any, scaling: RopeScaling, new_length: int) -> None:
     for kind, entry in entries.items():
         if entry.get("rope_type", "default") != "default" and scaling.method != "none":
             raise UserError(
-                f"the positions{' of ' + kind if kind else ''} are scaled already ({entry['rope_type']} x {entry.get('factor')}); "
+                f"positions{' of ' + kind if kind else ''} are scaled already ({entry['rope_type']} x {entry.get('factor')}); "
                 f"{scaling.method} x {scaling.factor:g} on top of it is refused. Start from a checkpoint before its extension, "
                 'or set rope.method = "none" to train on with the scaling it has.'
             )

@@ -82,7 +82,7 @@ def check_model(recipe: Recipe) -> Iterator[Problem]:
     if table.vocab_size is not None and table.vocab_size < trained:
         yield (
             ("model", "vocab_size"),
-            f"vocab_size = {table.vocab_size:,} is smaller than the tokenizer's {trained:,}; leave it out to take the tokenizer's",
+            f"vocab_size = {table.vocab_size:,} is less than the tokenizer's {trained:,}; leave it out to take the tokenizer's",
         )
 
 
@@ -156,7 +156,7 @@ def check_mix(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
     if not stage.mix:
         yield (
             "mix",
-            f"[{stage.name}] has no mix; write mix = {{ SOURCE = 1.0 }}, sources are {', '.join(recipe.corpus.sources) or 'none'}",
+            f"[{stage.name}] has no mix; write mix = {{ SOURCE = 1.0 }}, there are {', '.join(recipe.corpus.sources) or 'none'}",
         )
         return
     unknown = [name for name in stage.mix if name not in recipe.corpus.sources]

@@ -40,9 +40,9 @@ def _processor() -> str:
 
 
 def _gpus() -> list[str]:
-    found = []
-    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        for line in file.read_text().splitlines():
-            if line.startswith("Model:"):
-                found.append(line.split(":", 1)[1].strip())
-    return found
+    return [
+        line.split(":", 1)[1].strip()
+        for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        for line in file.read_text().splitlines()
+        if line.startswith("Model:")
+    ]

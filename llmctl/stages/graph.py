@@ -10,8 +10,9 @@ from llmctl.stages.node import Node
 def build_graph(recipe: Recipe) -> dict[str, Node]:
     """Every node of the recipe by name, parents before children."""
     nodes = [corpus.node(recipe), tokenizer.node(recipe), tokens.node(recipe)]
-    for stage in stage_order(recipe):
-        nodes.append(average.node(recipe, stage) if stage.kind == "average" else training.node(recipe, stage))
+    nodes += [
+        average.node(recipe, stage) if stage.kind == "average" else training.node(recipe, stage) for stage in stage_order(recipe)
+    ]
     nodes.append(evaluate.node(recipe))
     return {node.name: node for node in nodes}
 

@@ -6,6 +6,7 @@ trained model; and bits per byte at the parent's length, which must not suffer.
 
 import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from llmctl import events

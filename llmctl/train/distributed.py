@@ -1,11 +1,10 @@
 """Ranks: the one of this process, joining those that a launcher started, or starting them."""
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -56,11 +55,16 @@ def device_of_this_rank() -> torch.device:
     return torch.device("cpu")
 
 
-@contextmanager
-def process_group() -> Iterator[None]:
-    """The process group of a stage: the launcher's ranks, or this process alone (which needs no port)."""
+def join_process_group() -> None:
+    """The process group of this process, made once: the launcher's ranks, or this process alone (which needs no port).
+
+    DeepSpeed keeps groups made from it for good, and so it is closed only when the process ends.
+    """
     from llmctl.train.deepspeed_engine import import_deepspeed
 
+    if torch.distributed.is_initialized():
+        return
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it, with one process too
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     import_deepspeed()
     if launched_world_size() > 1 and not has_compiler():
@@ -68,14 +72,12 @@ def process_group() -> Iterator[None]:
 
         # Built when a group is set up on a CPU; gloo serves without it.
         __compatible_ops__["deepspeed_shm_comm"] = False
+        events.warn("no C++ compiler with ninja found: DeepSpeed's shared-memory operations are off, gloo serves instead")
     if launched_world_size() > 1:
         torch.distributed.init_process_group(backend)
     else:
         torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
+    atexit.register(torch.distributed.destroy_process_group)
 
 
 def start_ranks(job_file: Path, ranks: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from llmctl.recipe.schema import TrainTable
+from llmctl.recipe.schema import STAGE_TABLES, TrainTable
 from llmctl.runs.files import read_json, write_json
 
 JOB_FILE = "job.json"
@@ -46,7 +46,9 @@ class TrainJob:
 
     @property
     def settings(self) -> TrainTable:
-        return TrainTable.model_validate(self.table)
+        table = STAGE_TABLES[self.table["kind"]].model_validate(self.table)
+        assert isinstance(table, TrainTable)
+        return table
 
     @property
     def path(self) -> Path:

@@ -18,7 +18,7 @@ from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position, SavedState
 from llmctl.train.data import TrainingRows
 from llmctl.train.deepspeed_engine import DeepSpeedEngine
-from llmctl.train.distributed import device_of_this_rank, process_group
+from llmctl.train.distributed import device_of_this_rank, join_process_group
 from llmctl.train.engine import Engine, settings_for_deepspeed
 from llmctl.train.job import TrainJob
 from llmctl.train.loop import LoopSettings, train
@@ -55,30 +55,30 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
         Interrupted: told to stop; resumable.
         UserError: what the recipe asks for cannot be done with this data or on this machine.
     """
-    with process_group():
-        job = job_of()
-        engine, rows, micro_batch = _set_up(job)
-        position = _starting_position(job, engine)
-        table = job.settings
-        schedule = Schedule(
-            table.schedule,
-            job.steps,
-            table.warmup_steps,
-            table.final_lr_fraction,
-            table.decay_fraction,
-            table.schedule_tokens // (job.batch_rows * table.seq_len) if table.schedule_tokens else None,
-        )
-        settings = LoopSettings(
-            job.steps,
-            table.seq_len,
-            micro_batch,
-            schedule,
-            table.lr,
-            job.path / "checkpoints",
-            table.checkpoint,
-        )
-        position = train(engine, rows, settings, position)
-        _leave(job, engine, position)
+    join_process_group()
+    job = job_of()
+    engine, rows, micro_batch = _set_up(job)
+    position = _starting_position(job, engine)
+    table = job.settings
+    schedule = Schedule(
+        table.schedule,
+        job.steps,
+        table.warmup_steps,
+        table.final_lr_fraction,
+        table.decay_fraction,
+        table.schedule_tokens // (job.batch_rows * table.seq_len) if table.schedule_tokens else None,
+    )
+    settings = LoopSettings(
+        job.steps,
+        table.seq_len,
+        micro_batch,
+        schedule,
+        table.lr,
+        job.path / "checkpoints",
+        table.checkpoint,
+    )
+    position = train(engine, rows, settings, position)
+    _leave(job, engine, position)
 
 
 def _set_up(job: TrainJob) -> tuple[Engine, TrainingRows, int]:
