@@ -50,13 +50,14 @@ def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any]) 
     """Make the stages of `kinds` (None: the whole recipe) and whatever comes before them."""
     from llmctl.interrupts import raise_on_signals
     from llmctl.stages.session import launched, open_run
-    from llmctl.views.progress import messages
-    from llmctl.views.stage import shown
+    from llmctl.views.progress import PlainScreen, screen
+    from llmctl.views.stage import recorded_on
 
-    with readable_errors(), messages() if launched()[1] == 0 else nullcontext():
+    # Of a launcher's ranks the first one alone speaks.
+    with readable_errors(), screen() if launched()[1] == 0 else nullcontext(PlainScreen()) as shown:
         raise_on_signals()
         ranks = options.pop("ranks")
-        open_run(recipe, **options).make(kinds, ranks, shown)
+        open_run(recipe, **options).make(kinds, ranks, recorded_on(shown))
 
 
 def stage_options(
@@ -161,10 +162,10 @@ def evaluate(
 ) -> None:
     """Score a checkpoint and its parent on the built-in suites, beside chance."""
     from llmctl.stages.session import evaluate_checkpoint
-    from llmctl.views.stage import only_shown
+    from llmctl.views.progress import screen
 
-    with readable_errors():
-        evaluate_checkpoint(checkpoint, few_shot, shots, json_file, runs, only_shown)
+    with readable_errors(), screen() as shown, shown.stage("eval"):
+        evaluate_checkpoint(checkpoint, few_shot, shots, json_file, runs)
 
 
 @app.command()

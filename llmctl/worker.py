@@ -10,14 +10,16 @@ from llmctl.train.job import TrainJob
 
 
 def main(job_file: Path) -> int:
+    from llmctl.runs.artifact import Artifact
     from llmctl.train.run import run_job
-    from llmctl.views.progress import metrics_writer, panel
+    from llmctl.views.progress import screen
+    from llmctl.views.stage import recorded_on
 
     raise_on_signals()
     job = TrainJob.read(job_file)
     try:
         if launched_rank() == 0:
-            with panel(job.stage), metrics_writer(job.path / "metrics.jsonl"):
+            with screen() as shown, recorded_on(shown)(Artifact(job.path)):
                 run_job(lambda: job)
         else:
             run_job(lambda: job)

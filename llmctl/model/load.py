@@ -9,6 +9,17 @@ from llmctl.runs.files import staged_folder
 SHARD_SIZE = "5GB"
 
 
+def quieten() -> None:
+    """Turn off `transformers`' own bars and hints: they tear the panel, and what matters llmctl says itself."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
 def load_model(path_or_name: str, device: str = "cpu") -> Any:
     """A causal language model in fp32 from a folder, a hub name or a .gguf file (which is dequantised).
 
@@ -20,6 +31,7 @@ def load_model(path_or_name: str, device: str = "cpu") -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    quieten()
     if path_or_name.endswith(".gguf"):
         return _load_gguf(Path(path_or_name)).to(device)
     try:
@@ -64,6 +76,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
     from llmctl.tokens.template import end_of_turn_ids
 
+    quieten()
     check_vocabulary(model, tokenizer)
     stops = end_of_turn_ids(tokenizer) if tokenizer.chat_template else [tokenizer.eos_token_id]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

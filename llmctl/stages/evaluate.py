@@ -54,6 +54,10 @@ def score(
 
     documents = [(d.text, d.path) for d in read_documents(corpus, reference_source(recipe), "heldout")]
     suites = builtin_suites(documents, recipe.seed, table.questions)
+    for suite in suites:
+        if not suite.questions:
+            events.warn(f"suite {suite.name}: the held-out documents give no question; it is left out")
+    suites = [suite for suite in suites if suite.questions]
     results: dict[tuple[str, str, int], Any] = {}
     done, total = 0, len(checkpoints) * len(suites) * len(shot_counts)
     for checkpoint in checkpoints:

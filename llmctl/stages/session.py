@@ -93,7 +93,7 @@ def open_checkpoint(checkpoint: str | None, runs: Path | None) -> tuple[Any, Any
 
 
 def evaluate_checkpoint(
-    checkpoint: str | None, few_shot: bool, shots: int | None, json_file: Path | None, runs: Path | None, show: Show
+    checkpoint: str | None, few_shot: bool, shots: int | None, json_file: Path | None, runs: Path | None
 ) -> None:
     """Score a checkpoint beside its parent on the suites of the newest run that it belongs to."""
     from llmctl.stages.evaluate import Checkpoint, score
@@ -114,8 +114,7 @@ def evaluate_checkpoint(
     if not corpora:
         raise UserError(f"{run.folder}: no finished corpus to take held-out questions from; run `llmctl curate` first")
     wanted = shots or recipe.eval.shots
-    with show(corpora[-1]):
-        scores = score(compared, corpora[-1].folder, recipe, recipe.eval, [0, wanted] if few_shot else [shots or 0])
+    scores = score(compared, corpora[-1].folder, recipe, recipe.eval, [0, wanted] if few_shot else [shots or 0])
     if json_file is not None:
         write_json(json_file, scores | {"model": str(model)})
 

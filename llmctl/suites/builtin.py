@@ -40,7 +40,8 @@ def builtin_suites(documents: Documents, seed: int, questions: int) -> list[Suit
         chance = random.Random(f"{seed}/{name}/{VERSION}")
         found = list(make(parsed, chance))
         chance.shuffle(found)
-        pool, asked = found[:POOL], found[POOL : POOL + questions]
+        size = min(POOL, len(found) // 3)
+        pool, asked = found[:size], found[size : size + questions]
         suites.append(Suite(name, VERSION, description, tuple(asked), tuple(pool)))
     return suites
 

@@ -62,13 +62,23 @@ class _Rates:
         return (event.done - done) / passed if passed > 0.5 else 0.0
 
 
-class PlainLines:
+class PlainScreen:
     """Events as lines: every message and table, a task every few seconds and at its end."""
 
-    def __init__(self, title: str) -> None:
-        self.prefix = f"[{title}] " if title else ""
+    def __init__(self) -> None:
+        self.title = ""
         self._last: dict[str, float] = {}
         self._rates = _Rates()
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[None]:
+        """Say on every line which stage it comes from."""
+        self.title = title
+        self._last.clear()
+        try:
+            yield
+        finally:
+            self.title = ""
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.Message):
@@ -76,45 +86,60 @@ class PlainLines:
         elif isinstance(event, events.Table):
             print_table(event)
         elif isinstance(event, events.Progress):
+            rate = self._rates.of(event)
             if self._due(event.task, event.total is not None and event.done >= event.total):
-                self._print(progress_line(event, self._rates.of(event)))
-        elif "loss" in event.values and self._due("step", event.values["step"] in (1, event.values["steps"])):
+                self._print(progress_line(event, rate))
+        elif "loss" in event.values and self._due("step", event.values["step"] == event.values["steps"]):
             self._print(training_line(event.values))
 
     def _due(self, task: str, always: bool) -> bool:
         now = time.monotonic()
-        if always or now - self._last.get(task, -PLAIN_SECONDS) >= PLAIN_SECONDS:
+        # The first event of a task begins its clock: what is over in a moment gets one line, at its end.
+        if always or now - self._last.setdefault(task, now) >= PLAIN_SECONDS:
             self._last[task] = now
             return True
         return False
 
     def _print(self, line: str) -> None:
-        print(f"{self.prefix}{line}", flush=True)
+        print(f"[{self.title}] {line}" if self.title else line, flush=True)
 
 
-class LivePanel:
+class LiveScreen:
     """Events as one panel that is drawn again in place; messages and tables stay above it."""
 
-    def __init__(self, title: str, live: Any) -> None:
-        self.title, self.live = title, live
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console()
+        self.title = ""
+        self._live: Any = None
         self._rates = _Rates()
         self._losses: deque[float] = deque(maxlen=60)
-        self._line = ""
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[None]:
+        """The panel of one stage."""
+        from rich.live import Live
+
+        self.title = title
+        self._losses.clear()
+        with Live(console=self.console, refresh_per_second=4, transient=True) as self._live:
+            yield
+        self._live = None
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.Message):
-            style = "yellow" if event.level == "warning" else ""
-            self.live.console.print(
-                f"{event.level + ': ' if event.level == 'warning' else ''}{event.text}", style=style, markup=False
-            )
+            warning = event.level == "warning"
+            text = f"warning: {event.text}" if warning else event.text
+            self.console.print(text, style="yellow" if warning else "", markup=False, highlight=False)
         elif isinstance(event, events.Table):
-            print_table(event, self.live.console)
+            print_table(event, self.console)
         elif isinstance(event, events.Progress):
             self._draw(progress_line(event, self._rates.of(event)), event.done, event.total)
         elif "loss" in event.values:
             self._losses.append(float(event.values["loss"]))
-            line = training_line(event.values)
-            self._draw(f"{line}\n{spark(self._losses)}", float(event.values["step"]), float(event.values["steps"]))
+            line = f"{training_line(event.values)}\n{spark(self._losses)}"
+            self._draw(line, float(event.values["step"]), float(event.values["steps"]))
 
     def _draw(self, line: str, done: float, total: float | None) -> None:
         from rich.console import Group
@@ -122,10 +147,23 @@ class LivePanel:
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
+        if self._live is None:
+            return
         parts: list[Any] = [Text(line)]
         if total:
             parts.append(ProgressBar(total=total, completed=done))
-        self.live.update(Panel(Group(*parts), title=self.title, title_align="left"))
+        self._live.update(Panel(Group(*parts), title=self.title, title_align="left"))
+
+
+Screen = PlainScreen | LiveScreen
+
+
+@contextmanager
+def screen() -> Iterator[Screen]:
+    """Show all events of the block: on a terminal with a live panel per stage, elsewhere as plain lines."""
+    shown = LiveScreen() if sys.stdout.isatty() else PlainScreen()
+    with events.listening(shown):
+        yield shown
 
 
 def spark(values: deque[float]) -> str:
@@ -134,19 +172,6 @@ def spark(values: deque[float]) -> str:
         return ""
     low, high = min(values), max(values)
     return "loss " + "".join("▁▂▃▄▅▆▇█"[int(7 * (v - low) / ((high - low) or 1))] for v in values)
-
-
-@contextmanager
-def panel(title: str) -> Iterator[None]:
-    """Show the events of a stage while the block runs."""
-    if not sys.stdout.isatty():
-        with events.listening(PlainLines(title)):
-            yield
-        return
-    from rich.live import Live
-
-    with Live(refresh_per_second=4, transient=True) as live, events.listening(LivePanel(title, live)):
-        yield
 
 
 @contextmanager
@@ -161,13 +186,6 @@ def metrics_writer(file: Path) -> Iterator[None]:
 
         with events.listening(write):
             yield
-
-
-@contextmanager
-def messages() -> Iterator[None]:
-    """Messages between stages, as they come."""
-    with events.listening(PlainLines("")):
-        yield
 
 
 @contextmanager

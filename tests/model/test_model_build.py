@@ -1,0 +1,106 @@
+"""New models, longer context, files, adapters."""
+
+import math
+
+import pytest
+import torch
+
+from llmctl.errors import UserError
+from llmctl.model.build import ModelShape, build_model, count_parameters, layer_types
+from llmctl.model.load import load_model, save_model
+from llmctl.model.lora import add_adapter, largest_logit_difference, merge, save_adapter
+from llmctl.model.rope import RopeScaling, extend_context, yarn_inverse_frequencies
+
+SHAPE = ModelShape(64, 4, 4, 4, 16, 128, 32, 512, 64)
+YARN = RopeScaling("yarn", 8.0, 64)
+
+
+def test_layers_are_three_windows_to_one_full_and_the_last_is_full():
+    assert layer_types(8) == (["sliding_attention"] * 3 + ["full_attention"]) * 2
+    assert layer_types(6)[-1] == "full_attention"
+
+
+def test_weights_start_as_olmo3_and_depend_on_the_seed_alone():
+    one, same, other = (build_model(SHAPE, seed) for seed in (1, 1, 2))
+    for a, b, c in zip(one.parameters(), same.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        if a.ndim == 2:
+            assert not torch.equal(a, c)
+            assert a.abs().max() <= 3 * 0.02
+            assert a.std().item() == pytest.approx(0.02 * 0.9866, rel=0.05)  # a normal cut at three deviations
+
+
+def test_olmo3_7b_has_its_published_size():
+    with torch.device("meta"):
+        model = build_model(ModelShape(4096, 32, 32, 32, 128, 11008, 4096, 100352, 8192), 1, "meta")
+    assert count_parameters(model) / 1e9 == pytest.approx(7.30, abs=0.01)
+
+
+def test_yarn_scales_full_attention_layers_alone_and_by_the_formula(tmp_path, tokenizer):
+    model = build_model(SHAPE, 1)
+    plain = model.model.rotary_emb.sliding_attention_inv_freq.clone()
+    extend_context(model, YARN, 512)
+    expected = torch.tensor(yarn_inverse_frequencies(YARN, 16, 500_000.0))
+    save_model(model, tokenizer, tmp_path / "model")
+    for candidate in (model, load_model(str(tmp_path / "model"))):  # the exported config says the same
+        rotary = candidate.model.rotary_emb
+        torch.testing.assert_close(rotary.full_attention_inv_freq, expected)
+        assert torch.equal(rotary.sliding_attention_inv_freq, plain)
+        assert rotary.full_attention_attention_scaling == pytest.approx(0.1 * math.log(8) + 1)
+        assert candidate.config.max_position_embeddings == 512
+
+
+def test_a_factor_on_top_of_a_factor_is_refused():
+    model = build_model(SHAPE, 1)
+    extend_context(model, YARN, 512)
+    with pytest.raises(UserError, match="yarn x 8"):
+        extend_context(model, YARN, 4096)
+
+
+def test_saved_and_loaded_gives_the_same_logits(tmp_path, tokenizer):
+    model = build_model(SHAPE, 1)
+    save_model(model, tokenizer, tmp_path / "model")
+    tokens = torch.arange(40)[None]
+    assert largest_logit_difference(model, load_model(str(tmp_path / "model")), tokens) == 0.0
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path, tokenizer):
+    model = build_model(ModelShape(32, 1, 2, 2, 16, 64, 16, 300, 64), 1)
+    with pytest.raises(UserError, match="512 tokens and the model embeds 300"):
+        save_model(model, tokenizer, tmp_path / "model")
+
+
+def test_what_is_no_model_is_refused_in_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(UserError, match="no causal language model"):
+        load_model(str(tmp_path))
+    with pytest.raises(UserError, match="no model could be loaded"):
+        load_model(str(tmp_path / "missing"))
+
+
+def test_a_pickle_is_not_opened(tmp_path, tokenizer):
+    model = build_model(SHAPE, 1)
+    save_model(model, tokenizer, tmp_path / "model")
+    torch.save(model.state_dict(), tmp_path / "model" / "pytorch_model.bin")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="weights could not be loaded"):
+        load_model(str(tmp_path / "model"))
+
+
+def test_merged_adapter_is_the_adapter_and_peft_opens_it(tmp_path, tokenizer):
+    from peft import PeftModel
+
+    tokens = torch.arange(40)[None]
+    save_model(build_model(SHAPE, 1), tokenizer, tmp_path / "base")
+    adapted = add_adapter(load_model(str(tmp_path / "base")), 4, 8.0, 0.0, "all_linear", seed=1)
+    assert not any("lm_head" in name for name, p in adapted.named_parameters() if p.requires_grad)
+    assert largest_logit_difference(adapted, load_model(str(tmp_path / "base")), tokens) == 0.0  # B starts at zero
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    save_adapter(adapted, tmp_path / "adapter")
+    loaded = PeftModel.from_pretrained(load_model(str(tmp_path / "base")), str(tmp_path / "adapter"))
+    assert largest_logit_difference(adapted, loaded, tokens) == 0.0
+    merged = merge(adapted)
+    assert largest_logit_difference(loaded, merged, tokens) < 1e-4
+    assert largest_logit_difference(merged, load_model(str(tmp_path / "base")), tokens) > 1e-2

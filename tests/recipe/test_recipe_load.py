@@ -1,0 +1,155 @@
+"""Recipes: quantities, merging, and every mistake at once with its place."""
+
+from pathlib import Path
+
+import pytest
+
+from llmctl.recipe.graph import identity, stage_order
+from llmctl.recipe.load import RecipeError, load_recipe
+from llmctl.recipe.positions import lines_of_keys
+from llmctl.recipe.schema import PretrainTable
+
+SOUND = """
+[corpus.sources.code]
+path = "builtin:python-stdlib"
+[corpus.sources.talk]
+path = "builtin:python-docstrings"
+[tokenizer]
+vocab_size = 1024
+[model]
+hidden_size = 64
+layers = 4
+heads = 4
+ffn_size = 128
+window = 32
+[pretrain]
+tokens = "1.5M"
+seq_len = 64
+batch_tokens = 256
+mix = { code = 1.0 }
+[sft]
+epochs = 2
+seq_len = 64
+batch_tokens = 256
+mix = { talk = 1.0 }
+"""
+
+
+def errors(file: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file, overrides)
+    return str(caught.value)
+
+
+def test_a_sound_recipe(write_recipe):
+    recipe = load_recipe(write_recipe(SOUND))
+    assert [stage.name for stage in stage_order(recipe)] == ["pretrain", "sft"]
+    assert recipe.stages["sft"].from_ == "pretrain"
+    assert recipe.stages["pretrain"].tokens == 1_500_000
+    assert recipe.name == "recipe"  # of the file
+
+
+def test_quantities(write_recipe):
+    recipe = load_recipe(write_recipe(SOUND), ["pretrain.seq_len=4k", "pretrain.batch_tokens=8192", "pretrain.tokens=2B"])
+    stage = recipe.stages["pretrain"]
+    assert (stage.seq_len, stage.batch_tokens, stage.tokens) == (4096, 8192, 2_000_000_000)
+
+
+def test_all_mistakes_come_at_once_with_file_line_and_a_suggestion(write_recipe):
+    file = write_recipe(
+        SOUND.replace("tokens = \"1.5M\"", 'tokens = "many"\nlearning_rate = 3e-4')
+        .replace("heads = 4", "heads = 5")
+        .replace("vocab_size = 1024", "vocab_sise = 1024")
+    )  # fmt: skip
+    message = errors(file)
+    line = lines_of_keys(file.read_text())
+    assert f"{file}:{line['pretrain', 'tokens']}: pretrain.tokens = 'many': expected a number of tokens" in message
+    assert f"{file}:{line['pretrain', 'learning_rate']}: pretrain.learning_rate = 0.0003: unknown key" in message
+    assert (
+        f"{file}:{line['tokenizer', 'vocab_sise']}: tokenizer.vocab_sise = 1024: unknown key; did you mean 'vocab_size'?"
+        in message
+    )
+    assert message.startswith("3 mistakes in the recipe")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("heads = 4", "heads = 5"), "heads = 5 does not divide hidden_size = 64"),
+        (("heads = 4", "heads = 4\nkv_heads = 3"), "kv_heads = 3 does not divide heads = 4"),
+        (("mix = { code = 1.0 }", "mix = { code = 0.7 }"), "sum to 0.7; they must be positive and sum to 1"),
+        (("mix = { code = 1.0 }", "mix = { cod = 1.0 }"), "'cod' is no source"),
+        (("mix = { code = 1.0 }", "mix = { talk = 1.0 }"), "source 'talk' holds conversations, and [pretrain] trains on text"),
+        (("batch_tokens = 256\nmix = { code", "batch_tokens = 200\nmix = { code"), "no multiple of seq_len = 64; nearest is 192"),
+        (("[sft]\nepochs = 2", '[sft]\nepochs = 2\ntokens = "1M"'), "set either tokens or epochs, not both"),
+        (("[sft]", '[sft]\nfrom = "midtrian"'), "from = 'midtrian': no such stage (there are: pretrain)"),
+        (('path = "builtin:python-stdlib"', 'path = "no/such/folder"'), "path = 'no/such/folder': no such file or folder"),
+        (("window = 32", "window = 32\nvocab_size = 512"), "vocab_size = 512 is less than the tokenizer's 1,024"),
+        (("layers = 4\n", ""), "[model] lacks layers"),
+        (("[pretrain]", "[pretrain]\nwarmup_steps = 99999"), "warmup_steps = 99999 is longer than the stage's 5859 steps"),
+        (("[pretrain]", '[pretrain]\noptimizer = "muon"\nzero_stage = 2'), "Muon needs whole matrices"),
+        (("[pretrain]", "[pretrain]\nmicro_batch = 3"), "3 rows on 1 ranks do not divide the batch of 4 rows"),
+    ],
+)
+def test_mistakes_across_tables(write_recipe, change, expected):
+    assert change[0] in SOUND
+    assert expected in errors(write_recipe(SOUND.replace(*change)))
+
+
+def test_a_factor_too_small_for_the_length_is_refused(write_recipe):
+    text = SOUND + '[longctx]\ntokens = "1M"\nseq_len = 1024\nbatch_tokens = 1024\nmix = { code = 1.0 }\nrope = { factor = 8 }'
+    assert "factor = 8 x 64 tokens reaches 512, and seq_len = 1,024 needs a factor of 16" in errors(write_recipe(text))
+
+
+def test_stages_in_a_circle_and_without_a_parent(write_recipe):
+    table = '[stage.a]\nkind = "midtrain"\nfrom = "b"\ntokens = 256\nseq_len = 64\nbatch_tokens = 64\n'
+    text = SOUND + table + "mix = { code = 1.0 }\n"
+    text += text[text.index("[stage.a]") :].replace("stage.a", "stage.b").replace('from = "b"', 'from = "a"')
+    assert "in a circle: a, b" in errors(write_recipe(text))
+
+
+def test_syntax_errors_and_missing_files_name_the_place(write_recipe, tmp_path):
+    assert "line 2" in errors(write_recipe("[pretrain]\ntokens = = 3"))
+    assert "no such recipe" in errors(tmp_path / "missing.toml")
+
+
+def test_extends_merges_tables_and_false_removes_a_stage(write_recipe, tmp_path):
+    (tmp_path / "base.toml").write_text(SOUND)
+    recipe = load_recipe(write_recipe('extends = "base.toml"\nsft = false\n[pretrain]\nlr = 1e-3\n'))
+    assert list(recipe.stages) == ["pretrain"]
+    assert recipe.stages["pretrain"].lr == 1e-3
+    assert recipe.stages["pretrain"].tokens == 1_500_000
+    (tmp_path / "base.toml").write_text('extends = "recipe.toml"')
+    assert "in a circle" in errors(tmp_path / "recipe.toml")
+
+
+def test_overrides(write_recipe):
+    file = write_recipe(SOUND)
+    recipe = load_recipe(file, ["pretrain.lr=0.5", "model.tie_embeddings=true", "sft=false"])
+    assert recipe.stages["pretrain"].lr == 0.5
+    assert recipe.model.tie_embeddings
+    assert "sft" not in recipe.stages
+    assert "--set pretrain.lrr: pretrain.lrr = 1: unknown key; did you mean 'lr'?" in errors(file, "pretrain.lrr=1")
+    assert "expected KEY=VALUE" in errors(file, "pretrain.lr")
+
+
+def test_execution_keys_do_not_change_what_a_stage_is():
+    def table(**keys):
+        return identity(PretrainTable.model_validate({"name": "pretrain", "kind": "pretrain", "tokens": 1, **keys}))
+
+    assert table() == table(micro_batch=4, zero_stage=3, checkpoint={"every_steps": 5}, compile=True)
+    assert table() != table(lr=1.0)
+    assert table() != table(tokens=2)
+
+
+def test_lines_of_keys():
+    text = '# [no]\na = 1\n[t]\n"b.c" = "x = 1 ["\nd = [\n  1, # e = 2\n]\ne.f = { g = 1, h = 2 }\n'
+    text += '[stage.x]\nk = """\n[not]\n"""\nlast = 1\n'
+    found = lines_of_keys(text)
+    assert found[("a",)] == 2
+    assert found[("t",)] == 3
+    assert found[("t", "b.c")] == 4
+    assert found[("t", "d")] == 5
+    assert found[("t", "e", "f", "h")] == 8
+    assert found[("stage", "x", "last")] == 13
+    assert ("not",) not in found

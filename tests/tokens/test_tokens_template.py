@@ -1,0 +1,103 @@
+"""The tokenizer and the chat mask."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmctl.errors import UserError
+from llmctl.tokens.shards import TokenShards, write_chat_shards, write_text_shards
+from llmctl.tokens.template import encode_conversation, end_of_turn_ids
+from llmctl.tokens.tokenizer import compression, encode, load_tokenizer, train_tokenizer
+
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is SGD?"},
+    {"role": "assistant", "content": "Stochastic gradient descent."},
+    {"role": "user", "content": "And Adam?"},
+    {"role": "assistant", "content": "SGD with moments."},
+]
+
+
+def decoded(tokenizer, ids, mask, value):
+    return tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m == value])
+
+
+def test_loss_is_on_every_answer_and_its_closing_token_alone(tokenizer):
+    ids, mask = encode_conversation(tokenizer, MESSAGES)
+    assert decoded(tokenizer, ids, mask, 2) == "Stochastic gradient descent.SGD with moments."
+    assert decoded(tokenizer, ids, mask, 1) == "<|im_end|><|im_end|>"
+    assert "SGD?" in decoded(tokenizer, ids, mask, 0)
+
+
+def test_last_turn_alone_on_demand(tokenizer):
+    ids, mask = encode_conversation(tokenizer, MESSAGES, "last_turn")
+    assert decoded(tokenizer, ids, mask, 2) == "SGD with moments."
+
+
+@settings(max_examples=60, deadline=None)
+@given(answer=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40).filter(str.strip))
+def test_any_answer_is_found_again_by_decoding(tokenizer, answer):
+    messages = [{"role": "user", "content": "say it"}, {"role": "assistant", "content": answer}]
+    ids, mask = encode_conversation(tokenizer, messages)
+    assert decoded(tokenizer, ids, mask, 2).strip() == answer.strip()
+
+
+def test_a_template_that_changes_its_past_is_refused(tokenizer):
+    import copy
+
+    changed = copy.copy(tokenizer)
+    changed.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% if loop.last %}<|endoftext|>{% else %}<|im_end|>{% endif %}{% endfor %}"
+    )
+    with pytest.raises(UserError, match="cannot be masked"):
+        encode_conversation(changed, MESSAGES)
+
+
+def test_generation_stops_at_the_end_of_a_turn_and_of_text(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(end_of_turn_ids(tokenizer)) == ["<|endoftext|>", "<|im_end|>"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.characters(codec="utf-8"), max_size=80))
+def test_text_survives_encoding(tokenizer, text):
+    (ids,) = encode(tokenizer, [text])
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_training_is_repeatable_and_compresses(tmp_path, texts, tokenizer, tokenizer_folder):
+    train_tokenizer(iter(texts[:12]), 512, tmp_path / "again")
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (tokenizer_folder / "tokenizer.json").read_bytes()
+    assert len(tokenizer) == 512
+    assert compression(tokenizer, texts[20:25]) > 1.8
+
+
+def test_nothing_to_train_on_is_said(tmp_path):
+    with pytest.raises(UserError, match="hold no text"):
+        train_tokenizer(iter([]), 512, tmp_path / "none")
+
+
+def test_a_folder_without_tokenizer_is_said(tmp_path):
+    with pytest.raises(UserError, match="no tokenizer could be loaded"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_text_shards_hold_every_document_with_its_end(tmp_path, tokenizer, texts):
+    documents = [(f"d{i}", text) for i, text in enumerate(texts[:5])]
+    write_text_shards(iter(documents), tokenizer, tmp_path / "one")
+    write_text_shards(iter(reversed(documents)), tokenizer, tmp_path / "two")
+    shards = TokenShards(tmp_path / "one")
+    found = {
+        tokenizer.decode(shards.stream[a : b - 1].tolist(), clean_up_tokenization_spaces=False)
+        for a, b in zip(shards.offsets[:-1], shards.offsets[1:], strict=True)
+    }
+    assert found == set(texts[:5])
+    assert (shards.stream[shards.offsets[1:] - 1] == tokenizer.eos_token_id).all()
+    assert shards.bytes == sum(len(text.encode()) for text in texts[:5])
+    # Laid down by the hash of the id: the order of arrival does not matter.
+    assert (tmp_path / "one" / "tokens.bin").read_bytes() == (tmp_path / "two" / "tokens.bin").read_bytes()
+
+
+def test_conversations_without_anything_to_learn_are_refused(tmp_path, tokenizer):
+    with pytest.raises(UserError, match="no conversation is left"):
+        write_chat_shards([MESSAGES], tokenizer, tmp_path / "none", "assistant", max_tokens=5)
+    assert not (tmp_path / "none").exists()
