@@ -33,19 +33,21 @@ class LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), chunk_length(len(weight))):
             part = slice(start, start + chunk_length(len(weight)))
             inputs, target = hidden[part].to(kind), labels[part]
-            logits = (inputs @ working.T).float()
+            logits = inputs @ working.T
             kept = target != IGNORED
             index = target.clamp(min=0)[:, None]
-            log_partition = logits.logsumexp(-1)
-            losses = log_partition - logits.gather(1, index)[:, 0]
+            # One fused pass over the logits gives all that is needed: log-partition = logit - log-probability.
+            log_probabilities = torch.log_softmax(logits, -1, dtype=torch.float32)
+            losses = -log_probabilities.gather(1, index)[:, 0]
+            log_partition = logits.gather(1, index)[:, 0].float() + losses
             z_losses = z_loss * log_partition.square()
             total += torch.where(kept, losses + z_losses, 0.0).sum()
             z_total += torch.where(kept, z_losses, 0.0).sum()
             if hidden_grad is not None:
-                gradient = (logits - log_partition[:, None]).exp_()
-                gradient *= (1 + 2 * z_loss * log_partition)[:, None]
-                gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=gradient.dtype))
-                gradient = (gradient * kept[:, None]).to(kind)
+                gradient = log_probabilities.exp_()
+                gradient *= ((1 + 2 * z_loss * log_partition) * kept)[:, None]
+                gradient.scatter_add_(1, index, -kept[:, None].float())
+                gradient = gradient.to(kind)
                 hidden_grad[part] = (gradient @ working).to(hidden.dtype)
                 if weight_grad is not None:
                     weight_grad += gradient.T @ inputs
