@@ -117,7 +117,7 @@ def midtrain(
     processes: Processes = None,
 ) -> None:
     """Go on from the parent, moments included, on a better mix, with the rate falling to zero."""
-    make(["midtrain", "average"], recipe, stage_options(set_, runs, smoke, gpus, processes))
+    make(["midtrain"], recipe, stage_options(set_, runs, smoke, gpus, processes))
 
 
 @app.command()

@@ -106,16 +106,25 @@ def write_recipe(tmp_path) -> Callable[[str], Path]:
     return write
 
 
-@pytest.fixture
-def llmctl() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line through its real entry point."""
+@pytest.fixture(scope="session")
+def two_ranks():
+    from two_ranks import TwoRanks
 
-    def run(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, **options)
-
-    return run
+    ranks = TwoRanks()
+    yield ranks
+    ranks.stop()
 
 
 def command(*arguments: Any) -> list[str]:
     """The installed console script of this environment."""
     return [str(Path(sys.executable).with_name("llmctl")), *map(str, arguments)]
+
+
+def run_llmctl(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line through its real entry point."""
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, **options)
+
+
+@pytest.fixture
+def llmctl() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return run_llmctl

@@ -4,13 +4,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmctl.recipe.graph import parents_of, stage_order
+from llmctl.recipe.outside import check_model_folder
 from llmctl.recipe.positions import Key
 from llmctl.recipe.presets import SHAPES, resolve_model
-from llmctl.recipe.schema import AverageTable, ChatTable, LongContextTable, LoraTable, Recipe, TrainTable
+from llmctl.recipe.schema import (
+    CHAT_BUILTINS,
+    TEXT_BUILTINS,
+    AverageTable,
+    ChatTable,
+    LongContextTable,
+    LoraTable,
+    Recipe,
+    TrainTable,
+)
 
 Problem = tuple[Key, str]
-CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
-TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
 
 
 def check(recipe: Recipe, folder: Path) -> list[Problem]:
@@ -22,11 +30,6 @@ def check(recipe: Recipe, folder: Path) -> list[Problem]:
         if isinstance(stage, TrainTable):
             problems += [((*key, *field.split(".")), message) for field, message in check_stage(recipe, stage)]
     return problems
-
-
-def is_chat(recipe: Recipe, source: str) -> bool:
-    table = recipe.corpus.sources[source]
-    return table.kind == "chat" or table.path in CHAT_BUILTINS
 
 
 def check_sources(recipe: Recipe) -> Iterator[Problem]:
@@ -49,7 +52,7 @@ def check_tokenizer(recipe: Recipe) -> Iterator[Problem]:
     for name in table.sources:
         if name not in recipe.corpus.sources:
             yield ("tokenizer", "sources"), f"{name!r} is no source; there are {', '.join(recipe.corpus.sources)}"
-    if table.path is None and not any(not is_chat(recipe, name) for name in recipe.corpus.sources):
+    if table.path is None and not recipe.text_sources:
         yield (
             ("tokenizer",),
             "no text source to train a tokenizer on; name one in [corpus.sources], or set tokenizer.path",
@@ -107,6 +110,8 @@ def check_parent(recipe: Recipe, stage) -> Iterator[tuple[str, str]]:
         elif name not in recipe.stages and not Path(name).expanduser().exists() and not looks_like_hub_name(name):
             known = ", ".join(n for n in recipe.stages if n != stage.name) or "none"
             yield field, f"{field} = {name!r}: no such stage (there are: {known}), no such folder"
+        elif name not in recipe.stages and Path(name).expanduser().exists():
+            yield from ((field, message) for message in check_model_folder(recipe, name))
     if isinstance(stage, AverageTable) and stage.weights is not None and len(stage.weights) != len(stage.of):
         yield "weights", f"{len(stage.weights)} weights for {len(stage.of)} checkpoints"
 
@@ -172,7 +177,7 @@ def check_mix(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
         )
     wants_chat = isinstance(stage, ChatTable)
     for name in stage.mix:
-        if name not in unknown and is_chat(recipe, name) != wants_chat:
+        if name not in unknown and (recipe.corpus.sources[name].kind == "chat") != wants_chat:
             have, want = ("conversations", "text") if not wants_chat else ("text", "conversations")
             yield f"mix.{name}", f"source {name!r} holds {have}, and [{stage.name}] trains on {want}"
 

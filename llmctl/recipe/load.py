@@ -62,7 +62,7 @@ def load_recipe(file: Path, overrides: Iterable[str] = (), smoke: bool = False) 
 
 
 def read(file: Path, seen: tuple[Path, ...] = ()) -> Source:
-    """Parse `file` and what it extends; tables merge, arrays replace, `name = false` removes a table."""
+    """Parse `file` and what it extends; tables merge, arrays replace, `name = false` removes a table or a key."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def read(file: Path, seen: tuple[Path, ...] = ()) -> Source:
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
-        if value is False and isinstance(below.get(key), dict):
+        if value is False and key in below and not isinstance(below[key], bool):
             merged.pop(key)
         elif isinstance(value, dict) and isinstance(below.get(key), dict):
             merged[key] = merge(below[key], value)
@@ -111,7 +111,7 @@ def apply_override(source: Source, override: str) -> None:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set {override}: {name!r} is a value, not a table")
-    if value is False and isinstance(table.get(key[-1]), dict):
+    if value is False and key[-1] in table and not isinstance(table[key[-1]], bool):
         del table[key[-1]]
     else:
         table[key[-1]] = value

@@ -6,9 +6,12 @@ execution (how the work is done: ranks, micro-batch, checkpoints).
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmctl.recipe.quantities import Length, Size, Tokens
+
+TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
+CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
 
 StageKind = Literal["pretrain", "midtrain", "longctx", "sft", "lora", "average"]
 
@@ -53,6 +56,13 @@ class SourceTable(Table):
     """Configuration of a Hugging Face data set."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do at a row that cannot be read: stop, or skip it and count it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_kind(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("path") in CHAT_BUILTINS:
+            return values | {"kind": "chat"}
+        return values
 
 
 class CorpusTable(Table):
@@ -133,6 +143,8 @@ class TrainTable(StageTable):
     """Rows in one forward pass of a rank. Left out: the largest that fits."""
     mix: dict[str, float] = {}
     """Share of the tokens from each source; the shares sum to 1."""
+    seed: int | None = None
+    """Of the order of the rows, and of new weights. Left out: the recipe's."""
     max_repetition: float = Field(default=8.0, gt=0)
     """How often the rows of a source may be repeated before the stage refuses the mix."""
     packing: Literal["concat", "best_fit"] = "concat"
@@ -273,8 +285,8 @@ class AverageTable(StageTable):
 class EvalTable(Table):
     """[eval]: how stages and checkpoints are measured, always on held-out text."""
 
-    suites: list[str] = ["builtin"]
-    """Few-shot suites."""
+    suites: list[Literal["builtin", "docstring", "next_line", "module", "copy", "pattern"]] = ["builtin"]
+    """Few-shot suites, made from held-out source. builtin: all of them. Empty: no few-shot evaluation."""
     shots: int = Field(default=3, ge=0)
     """Examples in the prompt, beside the zero-shot score."""
     questions: int = Field(default=200, ge=1)
@@ -313,6 +325,16 @@ class Recipe(Table):
     """How checkpoints are measured."""
     tracking: TrackingTable = TrackingTable()
     """Loggers."""
+
+    @property
+    def text_sources(self) -> list[str]:
+        return [name for name, source in self.corpus.sources.items() if source.kind == "text"]
+
+    @property
+    def reference_source(self) -> str | None:
+        """The text that stages are compared on: the standard library where it is there, else the first text source."""
+        names = self.text_sources
+        return next((name for name in names if self.corpus.sources[name].path == TEXT_BUILTINS[0]), next(iter(names), None))
 
 
 STAGE_TABLES: dict[str, type[StageTable]] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl import events
+from llmctl.errors import UserError
 from llmctl.recipe.graph import stage_order
 from llmctl.recipe.schema import EvalTable, Recipe
 from llmctl.runs.files import write_json
@@ -47,13 +48,15 @@ def score(
     """
     from llmctl.corpus.documents import read_documents
     from llmctl.evals.fewshot import compare, evaluate
-    from llmctl.stages.heldout import reference_source
     from llmctl.stages.measure import opened
     from llmctl.suites.builtin import builtin_suites
     from llmctl.tokens.tokenizer import load_tokenizer
 
-    documents = [(d.text, d.path) for d in read_documents(corpus, reference_source(recipe), "heldout")]
-    suites = builtin_suites(documents, recipe.seed, table.questions)
+    source = recipe.reference_source
+    if source is None:
+        raise UserError("few-shot questions are made from held-out text, and the recipe has no text source in [corpus.sources]")
+    documents = [(d.text, d.path) for d in read_documents(corpus, source, "heldout")]
+    suites = builtin_suites(documents, recipe.seed, table.questions, table.suites)
     for suite in suites:
         if not suite.questions:
             events.warn(f"suite {suite.name}: the held-out documents give no question; it is left out")

@@ -9,11 +9,14 @@ from llmctl.stages.node import Node
 
 def build_graph(recipe: Recipe) -> dict[str, Node]:
     """Every node of the recipe by name, parents before children."""
-    nodes = [corpus.node(recipe), tokenizer.node(recipe), tokens.node(recipe)]
+    nodes = [corpus.node(recipe), tokenizer.node(recipe)]
+    if any(stage.kind in training.ON_TEXT for stage in recipe.stages.values()):
+        nodes.append(tokens.node(recipe))
     nodes += [
         average.node(recipe, stage) if stage.kind == "average" else training.node(recipe, stage) for stage in stage_order(recipe)
     ]
-    nodes.append(evaluate.node(recipe))
+    if recipe.text_sources and recipe.eval.suites:  # the questions are made from held-out text
+        nodes.append(evaluate.node(recipe))
     return {node.name: node for node in nodes}
 
 

@@ -4,17 +4,6 @@ import random
 from pathlib import Path
 
 from llmctl.corpus.documents import Conversation, Document, read_conversations, read_documents
-from llmctl.recipe.schema import Recipe
-
-
-def text_sources(recipe: Recipe) -> list[str]:
-    return [name for name, source in recipe.corpus.sources.items() if source.kind == "text"]
-
-
-def reference_source(recipe: Recipe) -> str:
-    """The source that stages are compared on: the standard library where it is there, else the first text source."""
-    names = text_sources(recipe)
-    return next((name for name in names if recipe.corpus.sources[name].path == "builtin:python-stdlib"), names[0])
 
 
 def sample_texts(corpus: Path, source: str, budget: int) -> list[str]:

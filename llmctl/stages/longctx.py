@@ -37,11 +37,6 @@ def data(stage: Stage) -> list[Any]:
             f"{source}: {count:,} documents of {table.min_document_tokens:,} tokens and more, {available[source]:,} tokens"
         )
     total = sum(available.values())
-    wanted = table.long_share * (table.tokens or total)
-    if total < wanted / table.max_repetition:
-        events.warn(
-            f"too few long documents: {total:,} tokens for {wanted:,.0f}; they are repeated {wanted / max(1, total):.1f} times"
-        )
     parts = [
         DataPart(
             f"{source} (long)",
@@ -89,20 +84,20 @@ def report(stage: Stage) -> dict[str, float]:
     from llmctl.evals.positions import loss_by_position
     from llmctl.model.load import load_model, save_model
     from llmctl.model.rope import extend_context
-    from llmctl.stages.heldout import long_documents, reference_source, text_sources
+    from llmctl.stages.heldout import long_documents
 
     table, tokenizer = _table(stage), tokenizer_of(stage)
     length, short = table.seq_len, parent_length(stage)
     documents = long_documents(
         stage.corpus,
-        text_sources(stage.recipe),
+        stage.recipe.text_sources,
         length * BYTES_PER_TOKEN_AT_MOST // 2,
         4 * stage.recipe.eval.long_documents,
     )
     texts = [document.text for document in documents]
     edges = [0, short, *[e for e in (2 * short, length // 2) if short < e < length], length]
     edges = sorted(set(edges))
-    source = reference_source(stage.recipe)
+    source = stage.reference_source
     with tempfile.TemporaryDirectory() as scaled:
         model = load_model(str(stage.parent_model))
         extend_context(model, scaling(stage), length)

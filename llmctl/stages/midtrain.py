@@ -10,11 +10,9 @@ from llmctl.stages.training import Specialty, Stage
 
 
 def report(stage: Stage) -> dict[str, float]:
-    from llmctl.stages.heldout import reference_source
-
     table = stage.table
     target = getattr(table, "target", None) or max(table.mix, key=lambda name: table.mix[name])
-    sources = dict.fromkeys([target, reference_source(stage.recipe)])
+    sources = dict.fromkeys([target, stage.reference_source])
     bits: dict[str, list[float]] = {source: [] for source in sources}
     for model_folder in (stage.parent_model, stage.model):
         assert model_folder is not None
@@ -33,7 +31,7 @@ def report(stage: Stage) -> dict[str, float]:
     )
     metrics = {f"bits_per_byte/{source}": after for source, (_, after) in bits.items()}
     metrics |= {f"bits_per_byte_before/{source}": before for source, (before, _) in bits.items()}
-    return metrics | {"bits_per_byte": bits[reference_source(stage.recipe)][1]}
+    return metrics | {"bits_per_byte": bits[stage.reference_source][1]}
 
 
 SPECIALTY = Specialty(data, lambda stage: {}, report)

@@ -16,9 +16,9 @@ def data(stage: Stage) -> list[Any]:
 def report(stage: Stage) -> dict[str, float]:
     from llmctl.corpus.baselines import xz_bits_per_byte, xz_primed_bits_per_byte
     from llmctl.corpus.documents import read_documents
-    from llmctl.stages.heldout import reference_source, sample_texts
+    from llmctl.stages.heldout import sample_texts
 
-    source = reference_source(stage.recipe)
+    source = stage.reference_source
     texts = sample_texts(stage.corpus, source, stage.recipe.eval.bits_per_byte_bytes)
     with opened(stage.model) as model:
         bits = heldout_bits(stage, model, source, stage.table.seq_len)

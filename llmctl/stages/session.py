@@ -10,7 +10,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.recipe.load import load_recipe
-from llmctl.recipe.schema import Recipe
+from llmctl.recipe.schema import AverageTable, Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.files import write_json
 from llmctl.runs.store import Run, RunStore, default_root
@@ -35,6 +35,8 @@ class OpenRun:
         """
         graph = build_graph(self.recipe)
         targets = list(graph) if kinds is None else [name for name, node in graph.items() if node.kind in kinds]
+        averages = [stage for stage in self.recipe.stages.values() if isinstance(stage, AverageTable)]
+        targets += [a.name for a in averages if kinds is not None and set(a.of) <= set(targets)]
         if not targets:
             raise UserError(
                 f"recipe {self.recipe.name!r} has no [{(kinds or [''])[0]}] stage; it has {', '.join(self.recipe.stages)}"

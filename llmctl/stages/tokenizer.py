@@ -32,23 +32,26 @@ def external_origin(recipe: Recipe) -> str | None:
 
 def work(context: Context) -> Outcome:
     from llmctl.corpus.documents import read_documents
+    from llmctl.tokens.template import ensure_template
     from llmctl.tokens.tokenizer import compression, load_tokenizer, train_tokenizer
 
     recipe, folder = context.recipe, context.artifact.folder / "tokenizer"
     corpus = context.parents["corpus"].folder
     table = recipe.tokenizer
-    text_sources = [name for name, source in recipe.corpus.sources.items() if source.kind == "text"]
     if table is not None and table.path is None:
-        texts = _up_to(corpus, table.sources or text_sources, table.train_bytes)
+        texts = _up_to(corpus, table.sources or recipe.text_sources, table.train_bytes)
         train_tokenizer(texts, table.vocab_size, folder)
     else:
         origin = table.path if table is not None else external_origin(recipe)
         assert origin is not None  # the recipe's check
-        load_tokenizer(origin).save_pretrained(folder)
+        outside = load_tokenizer(origin)
+        if ensure_template(outside):
+            events.say(f"{origin}: its tokenizer has no chat template and is given one")
+        outside.save_pretrained(folder)
     tokenizer = load_tokenizer(str(folder))
     rows: list[tuple[str, str]] = []
     metrics: dict[str, float] = {"vocabulary": len(tokenizer)}
-    for name in text_sources:
+    for name in recipe.text_sources:
         sample = [document.text for document in islice(read_documents(corpus, name, "heldout"), SAMPLE_DOCUMENTS)]
         if sample:
             metrics[f"bytes_per_token/{name}"] = compression(tokenizer, sample)

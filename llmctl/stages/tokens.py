@@ -20,9 +20,7 @@ def work(context: Context) -> Outcome:
     corpus, folder = context.parents["corpus"].folder, context.artifact.folder
     tokenizer = load_tokenizer(str(context.parents["tokenizer"].folder / "tokenizer"))
     rows, metrics = [], {}
-    for name, source in context.recipe.corpus.sources.items():
-        if source.kind != "text":
-            continue
+    for name in context.recipe.text_sources:
         out = folder / "shards" / name
         if not out.exists():  # written aside and renamed, so that one that is there is whole
             documents = ((document.id, document.text) for document in read_documents(corpus, name, "train"))

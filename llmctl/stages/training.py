@@ -17,6 +17,8 @@ from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 
+ON_TEXT = ("pretrain", "midtrain", "longctx")
+
 
 @dataclass(frozen=True, slots=True)
 class Specialty:
@@ -45,6 +47,13 @@ class Stage:
     @property
     def folder(self) -> Path:
         return self.context.artifact.folder
+
+    @property
+    def reference_source(self) -> str:
+        """Of the stages that train on text: they have at least the sources of their mix."""
+        source = self.recipe.reference_source
+        assert source is not None
+        return source
 
     @property
     def corpus(self) -> Path:
@@ -90,7 +99,7 @@ def specialty(kind: str) -> Specialty:
 def node(recipe: Recipe, table: TrainTable) -> Node:
     outside: dict[str, str] = {}
     parents = ["corpus", "tokenizer"]
-    if table.kind in ("pretrain", "midtrain", "longctx"):
+    if table.kind in ON_TEXT:
         parents.append("tokens")
     if table.from_ in recipe.stages:
         parents.append(str(table.from_))
@@ -158,7 +167,7 @@ def make_job(stage: Stage, ranks: int) -> Any:
         shape=shape,
         parent=stage.parent_model,
         moments=moments(stage),
-        seed=recipe.seed,
+        seed=recipe.seed if table.seed is None else table.seed,
         tensorboard=recipe.tracking.tensorboard,
         **special.additions(stage),
     )

@@ -10,7 +10,7 @@ The last two need no knowledge: they tell a model that looks back from one that 
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llmctl.python_source import definitions, imports, parse
 from llmctl.suites.suite import Question, Suite
@@ -25,8 +25,9 @@ Documents = list[tuple[str, str]]
 """(text, path)."""
 
 
-def builtin_suites(documents: Documents, seed: int, questions: int) -> list[Suite]:
-    """The built-in suites from held-out documents, at most `questions` each; the same for the same documents and seed."""
+def builtin_suites(documents: Documents, seed: int, questions: int, names: Sequence[str] = ("builtin",)) -> list[Suite]:
+    """The built-in suites of these names ("builtin": all) from held-out documents, at most `questions` each; the same for
+    the same documents and seed."""
     parsed = [(text, path) for text, path in documents if parse(text) is not None]
     makers = {
         "docstring": ("which docstring belongs to this function", docstring_questions),
@@ -37,6 +38,8 @@ def builtin_suites(documents: Documents, seed: int, questions: int) -> list[Suit
     }
     suites = []
     for name, (description, make) in makers.items():
+        if name not in names and "builtin" not in names:
+            continue
         chance = random.Random(f"{seed}/{name}/{VERSION}")
         found = list(make(parsed, chance))
         chance.shuffle(found)

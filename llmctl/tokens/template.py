@@ -20,9 +20,27 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
+# For vocabularies without ChatML's markers: roles as plain text, and the end-of-text token closes an answer (Tulu's form).
+PLAIN = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
 MASKED, CLOSING, CONTENT = 0, 1, 2
 
 Messages = list[dict[str, str]]
+
+
+def ensure_template(tokenizer: Any) -> bool:
+    """Give a tokenizer without a chat template one that its vocabulary can close a turn with. False: it has its own."""
+    if tokenizer.chat_template:
+        return False
+    vocabulary = tokenizer.get_vocab()
+    tokenizer.chat_template = CHATML if {"<|im_start|>", "<|im_end|>"} <= vocabulary.keys() else PLAIN
+    return True
 
 
 def render(tokenizer: Any, messages: Messages, prompt: bool = False) -> str:

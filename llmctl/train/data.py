@@ -21,7 +21,7 @@ def rows_of(part: DataPart, table: TrainTable) -> ConcatRows | PackedRows:
 
 
 class TrainingRows:
-    """All rows of a stage in their order. The row at a position depends on the seed and the position alone: any rank
+    """All rows of a stage in their order; refuses a mix that repeats a source too often. The row at a position depends on the seed and the position alone: any rank
     can seek to any step, and the rows of a step do not depend on ranks or micro-batch."""
 
     def __init__(self, job: TrainJob) -> None:
@@ -42,6 +42,13 @@ class TrainingRows:
             job.seed,
         )
         self.batch_rows = job.batch_rows
+        for part, rows, times in zip(job.parts, self.sources, self.order.repetitions, strict=True):
+            if times > table.max_repetition:
+                raise UserError(
+                    f"[{job.stage}] source {part.name!r} has {len(rows):,} rows of {table.seq_len:,} tokens, and the mix would "
+                    f"pass over them {times:.1f} times (max_repetition = {table.max_repetition:g}); give it more text, a smaller "
+                    "share, or the stage fewer tokens"
+                )
 
     def _of_step(self, step: int) -> list[tuple[int, int]]:
         first = step * self.batch_rows

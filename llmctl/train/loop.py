@@ -26,6 +26,7 @@ class LoopSettings:
     micro_batch: int
     schedule: Schedule
     peak_learning_rate: float
+    seed: int
     checkpoints: Path
     checkpoint: CheckpointTable
 
@@ -48,6 +49,8 @@ def train(
     batch_tokens = rows.batch_rows * settings.seq_len
     with deferred() as stop:
         for step in range(position.step, settings.steps):
+            # The only randomness of a step is dropout: seeded by the step, a resumed stage draws what it would have drawn.
+            torch.manual_seed(settings.seed + (step * engine.world_size + engine.rank))
             global_count = rows.supervised(step)
             sums = torch.zeros(2, dtype=torch.float64)
             for batch in rows.micro_batches(step, settings.micro_batch, engine.rank, engine.world_size):

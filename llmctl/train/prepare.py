@@ -1,10 +1,15 @@
 """Make a Hugging Face model ready for packed training."""
 
+from typing import Any
+
+import torch
 from torch import nn
 
+from llmctl import events
 from llmctl.model.attention import use_packed_attention
-from llmctl.model.loss import use_linear_cross_entropy
+from llmctl.model.loss import base_model, use_linear_cross_entropy
 from llmctl.recipe.schema import TrainTable
+from llmctl.train.distributed import has_compiler
 
 
 def prepare_for_training(model: nn.Module, table: TrainTable) -> nn.Module:
@@ -12,4 +17,29 @@ def prepare_for_training(model: nn.Module, table: TrainTable) -> nn.Module:
     use_packed_attention(model)
     use_linear_cross_entropy(model)
     model.train()
+    if table.activation_checkpointing:
+        checkpoint_activations(model)
+    if table.compile is True or (table.compile == "auto" and torch.cuda.is_available()):
+        compile_layers(model)
     return model
+
+
+def layers_of(model: Any) -> nn.ModuleList:
+    """The decoder's blocks."""
+    base = base_model(model)
+    return getattr(base, base.base_model_prefix).layers
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Keep each block's input alone and compute the rest again in the backward pass."""
+    base_model(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def compile_layers(model: Any) -> None:
+    """Compile block by block: blocks are alike, and one compilation serves them all. Eager, said once, where nothing
+    can be compiled (on a CPU that takes a C++ compiler)."""
+    if not torch.cuda.is_available() and not has_compiler():
+        events.warn("no C++ compiler with ninja found: nothing is compiled, eager mode serves instead")
+        return
+    for layer in layers_of(model):
+        layer.compile()

@@ -10,7 +10,7 @@ from torch import nn
 
 from llmctl import events
 from llmctl.model.build import ModelShape, build_model
-from llmctl.model.load import load_model, save_model
+from llmctl.model.load import check_vocabulary, load_model, save_model
 from llmctl.model.lora import add_adapter, merge, save_adapter
 from llmctl.model.rope import RopeScaling, extend_context
 from llmctl.tokens.tokenizer import load_tokenizer
@@ -74,6 +74,7 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
         micro_batch,
         schedule,
         table.lr,
+        job.seed,
         job.path / "checkpoints",
         table.checkpoint,
     )
@@ -87,6 +88,7 @@ def _set_up(job: TrainJob) -> tuple[Engine, TrainingRows, int]:
     world_size = torch.distributed.get_world_size()
     rows = TrainingRows(job)
     model = assemble_model(job).to(device)
+    check_vocabulary(model, load_tokenizer(job.tokenizer))
     bfloat16 = table.precision != "fp32"
     objective = CausalObjective(prepare_for_training(model, table), table.z_loss, bfloat16 and table.zero_stage == 0, device.type)
     micro_batch = table.micro_batch or choose_micro_batch(objective, rows, job.batch_rows, world_size, device)

@@ -1,0 +1,122 @@
+"""What is held out is never trained on, nor is anything like it."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmctl.corpus.baselines import xz_bits_per_byte, xz_primed_bits_per_byte
+from llmctl.corpus.builtin import standard_library
+from llmctl.corpus.chat import docstring_conversations, error_conversations
+from llmctl.corpus.documents import Document, read_conversations, read_documents
+from llmctl.corpus.heldout import HeldOutLines, is_heldout
+from llmctl.corpus.snapshot import SourceSpec, snapshot
+
+
+@given(st.text(min_size=1), st.floats(0.01, 0.5))
+def test_a_name_that_is_held_out_stays_so_when_the_share_grows(name, fraction):
+    assert not is_heldout(name, 0.0)
+    assert is_heldout(name, 1.0)
+    if is_heldout(name, fraction):
+        assert is_heldout(name, min(1.0, fraction * 2))
+
+
+def test_the_share_held_out_is_as_asked():
+    count = sum(is_heldout(f"module/{n}.py", 0.05) for n in range(20_000))
+    assert 850 < count < 1150
+
+
+@settings(deadline=None)
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_a_near_copy_is_told_from_another_text(kept, added):
+    original = [f"    value_{n} = compute_the_value({n})" for n in range(40)]
+    lines = HeldOutLines()
+    lines.add(Document("\n".join(original), "original", "own", "original.py"))
+    text = "\n".join(original[:kept] + [f"    other_{n} = something_else({n})" for n in range(added)])
+    shared_enough = kept >= 8 and kept > 0.5 * min(kept + added, 40)
+    assert lines.overlaps(text) == shared_enough
+
+
+def test_documents_of_another_source_like_held_out_ones_are_dropped(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    for n in range(60):
+        text = "\n".join(f"line {line} of text number {n} and no other" for line in range(20))
+        (first / f"{n}.txt").write_text(text)
+        (second / f"copy{n}.txt").write_text(text + "\nand one line more than there was before")
+    out = tmp_path / "out"
+    out.mkdir()
+    stats = snapshot([SourceSpec("a", str(first)), SourceSpec("b", str(second))], 0.2, 1, out)
+    held = [d.text for name in "ab" for d in read_documents(out, name, "heldout")]
+    trained = [d.text for name in "ab" for d in read_documents(out, name, "train")]
+    assert stats["a"]["dropped_like_heldout"] + stats["b"]["dropped_like_heldout"] > 5
+    for text in held:
+        number = text.splitlines()[0]
+        assert not any(number in other for other in trained)
+
+
+def test_the_standard_library_is_read_alike_every_time():
+    first = [d.id for d in standard_library(400_000)]
+    assert first == [d.id for d in standard_library(400_000)]
+    assert len(first) > 10
+    assert all(id.startswith("python-stdlib/") for id in first)
+
+
+def test_conversations_about_held_out_files_are_held_out(tmp_path):
+    specs = [
+        SourceSpec("text", "builtin:python-stdlib", max_bytes=3_000_000),
+        SourceSpec("talk", "builtin:python-docstrings", max_bytes=3_000_000),
+    ]
+    snapshot(specs, 0.2, 1, tmp_path)
+    held = {d.path for d in read_documents(tmp_path, "text", "heldout")}
+    train = {c.path for c in read_conversations(tmp_path, "talk", "train")}
+    asked = {c.path for c in read_conversations(tmp_path, "talk", "heldout")}
+    assert asked & held
+    assert not train & held
+    assert not train & asked
+
+
+SOURCE = '''
+from collections.abc import Mapping
+
+def clamp(value, low, high):
+    """Force the value into the range from low to high.
+
+    >>> clamp(5, 0, 3)
+    3
+    """
+    if low > high:
+        raise ValueError("low is above high")
+    return max(low, min(high, value))
+'''
+
+
+def test_answers_stand_in_the_source():
+    document = Document(SOURCE, "one", "own", "clamp.py")
+    found = {}
+    for conversation in docstring_conversations([document], "talk", seed=1):
+        questions, answers = conversation.messages[::2], conversation.messages[1::2]
+        for question, answer in zip(questions, answers, strict=True):
+            found[answer["content"]] = question["content"]
+    assert "Force the value into the range from low to high." in found
+    assert any("clamp(value, low, high)" in answer and "clamp" in question for answer, question in found.items())
+    assert any("collections.abc" in answer for answer in found)
+    assert any(">>> clamp(5, 0, 3)\n3" in answer for answer in found)
+    (error,) = error_conversations([document], "talk", seed=1)
+    assert error.messages[1]["content"] == 'It raises ValueError with the message "low is above high".'
+
+
+def test_phrasings_vary_by_seed_and_nothing_else_does():
+    documents = [Document(SOURCE.replace("clamp", f"clamp{n}"), f"d{n}", "own", f"{n}.py") for n in range(8)]
+
+    def texts(seed):
+        return [c.messages for c in docstring_conversations(documents, "talk", seed)]
+
+    assert texts(1) == texts(1)
+    assert texts(1) != texts(2)
+    answers = [sorted(m["content"] for c in texts(seed) for m in c[1::2]) for seed in (1, 2)]
+    assert answers[0] == answers[1]
+
+
+def test_xz_that_has_seen_the_text_needs_less():
+    texts = [SOURCE, SOURCE.replace("clamp", "limit")]
+    assert xz_primed_bits_per_byte([SOURCE * 3], texts) < xz_bits_per_byte(texts)

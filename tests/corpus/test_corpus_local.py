@@ -1,0 +1,120 @@
+"""Files of the user's own, whole and broken."""
+
+import gzip
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from llmctl.corpus.documents import read_conversations, read_documents
+from llmctl.corpus.snapshot import SourceSpec, snapshot
+from llmctl.errors import UserError
+
+TEXT = "A document with words enough to be told from the others, number {}.\n" * 3
+
+
+def rows(count: int = 20) -> list[dict]:
+    return [{"id": f"d{n}", "text": TEXT.format(n)} for n in range(count)]
+
+
+def taken(folder, name="own") -> set[str]:
+    return {d.text for split in ("train", "heldout") for d in read_documents(folder, name, split)}
+
+
+def read(path, tmp_path, **options):
+    out = tmp_path / "out"
+    out.mkdir()
+    stats = snapshot([SourceSpec("own", str(path), **options)], 0.2, 1, out)
+    return out, stats["own"]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
+def test_every_form_holds_the_same_documents(tmp_path, form):
+    file = tmp_path / f"own.{form}"
+    text = "\n".join(map(json.dumps, rows())).encode()
+    if form == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows()), file)
+    else:
+        file.write_bytes({"jsonl": bytes, "jsonl.gz": gzip.compress, "jsonl.zst": zstandard.compress}[form](text))
+    out, stats = read(file, tmp_path)
+    assert taken(out) == {row["text"] for row in rows()}
+    assert stats["train_documents"] + stats["heldout_documents"] == 20
+
+
+BROKEN = {
+    "not JSON": (b'{"text": "a', "own.jsonl:2: not JSON"),
+    "not UTF-8": (b'{"text": "\xff"}', "own.jsonl:2: not UTF-8 at byte 10 of the line"),
+    "no object": (b"[1]", "own.jsonl:2: expected a JSON object, found a list"),
+    "no text": (b'{"txet": "a"}', "own.jsonl:2: no text in field 'text' (it has txet)"),
+    "half a character": (b'{"text": "\\ud800"}', "own.jsonl:2: half a surrogate pair"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_row_is_named_by_file_and_line_and_skipped_only_when_told(tmp_path, fault):
+    broken, message = BROKEN[fault]
+    file = tmp_path / "own.jsonl"
+    lines = [json.dumps(row).encode() for row in rows()]
+    file.write_bytes(b"\n".join([lines[0], broken, *lines[1:]]))
+    with pytest.raises(UserError) as stopped:
+        read(file, tmp_path)
+    assert message in str(stopped.value)
+    assert 'on_error = "skip"' in str(stopped.value)
+    again = tmp_path / "again"
+    again.mkdir()
+    stats = snapshot([SourceSpec("own", str(file), on_error="skip")], 0.2, 1, again)["own"]
+    assert stats["dropped_fault"] == 1
+    assert taken(again) == {row["text"] for row in rows()}
+
+
+def test_empty_files_and_documents(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(9):
+        (folder / f"{number}.txt").write_text(TEXT.format(number))
+    (folder / "blank.txt").write_text(" \n")
+    out, stats = read(folder, tmp_path)
+    assert len(taken(out)) == 9
+    assert stats["dropped_empty"] == 1
+    (folder / "empty.txt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"empty.txt: an empty file"):
+        snapshot([SourceSpec("own", str(folder))], 0.2, 1, tmp_path / "other")
+
+
+def test_a_text_file_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin.txt: not UTF-8 at byte 2"):
+        read(tmp_path / "latin.txt", tmp_path)
+
+
+def test_a_truncated_gzip_file_is_named(tmp_path):
+    whole = gzip.compress("\n".join(map(json.dumps, rows(200))).encode())
+    (tmp_path / "own.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"own.jsonl.gz:\d+: broken or truncated"):
+        read(tmp_path / "own.jsonl.gz", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"prompt": "q", "completion": "a"},
+        {"question": "q", "answer": "a"},
+        {"instruction": "q", "output": "a"},
+    ],
+)
+def test_conversations_of_every_known_shape(tmp_path, row):
+    file = tmp_path / "chat.jsonl"
+    file.write_text("\n".join(json.dumps(row | {"id": n}) for n in range(30)))
+    out, _ = read(file, tmp_path, kind="chat")
+    for conversation in read_conversations(out, "own", "train"):
+        assert conversation.messages == [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def test_a_conversation_without_an_answer_is_named(tmp_path):
+    (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}]}')
+    with pytest.raises(UserError, match=r"chat.jsonl:1: no conversation with an answer"):
+        read(tmp_path / "chat.jsonl", tmp_path, kind="chat")

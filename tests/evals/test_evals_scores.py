@@ -1,0 +1,98 @@
+"""Scores from a model: the same however sequences are packed, and right where the answer is known."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from llmctl.evals.bits import bits_per_byte
+from llmctl.evals.fewshot import SuiteResult, compare, evaluate
+from llmctl.evals.positions import loss_by_position
+from llmctl.evals.score import token_log_probabilities
+from llmctl.model.attention import use_packed_attention
+from llmctl.model.build import ModelShape, build_model
+from llmctl.suites.suite import Question, Suite
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    shape = ModelShape(32, 2, 2, 2, 16, 64, window=16, vocab_size=512, max_length=128)
+    built = build_model(shape, seed=1)
+    use_packed_attention(built)
+    return built.eval()
+
+
+def test_scores_are_those_of_transformers_on_each_sequence_alone(model):
+    generator = np.random.default_rng(0)
+    sequences = [generator.integers(0, 512, size).tolist() for size in (2, 40, 7, 100, 3)]
+    ours = token_log_probabilities(model, sequences, tokens_per_pass=64)
+    model.set_attn_implementation("sdpa")
+    try:
+        for sequence, scores in zip(sequences, ours, strict=True):
+            with torch.no_grad():
+                logits = model(torch.tensor([sequence])).logits[0, :-1].double().log_softmax(-1)
+            expected = logits.gather(1, torch.tensor(sequence[1:])[:, None])[:, 0].numpy()
+            np.testing.assert_allclose(scores, expected, atol=1e-4)
+    finally:
+        use_packed_attention(model)
+
+
+def test_bits_per_byte_of_a_model_that_knows_nothing(model, tokenizer):
+    """Equal logits cost log2(V) bits a token."""
+    blank = build_model(ModelShape(32, 2, 2, 2, 16, 64, window=16, vocab_size=512, max_length=128), seed=1)
+    torch.nn.init.zeros_(blank.lm_head.weight)
+    use_packed_attention(blank)
+    texts = ["def über(x):\n    return x\n" * 9, "y = 1\n"]
+    result = bits_per_byte(blank, tokenizer, texts, 32)
+    tokens = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    assert result.tokens == tokens
+    assert result.bytes == sum(len(text.encode()) for text in texts)
+    assert result.bits_per_byte == pytest.approx(tokens * 9 / result.bytes, rel=1e-5)
+
+
+def test_loss_by_position_splits_the_mean(model, tokenizer, texts):
+    whole = loss_by_position(model, tokenizer, texts[:3], 96, [0, 96])[0, 96]
+    parts = loss_by_position(model, tokenizer, texts[:3], 96, [0, 32, 96])
+    assert whole == pytest.approx((parts[0, 32] * 32 + parts[32, 96] * 64) / 96, rel=1e-5)
+
+
+def suite_of(count: int, answer: int = 0) -> Suite:
+    questions = tuple(Question(f"# {n}\n", (f"x = {n}\n", "raise\n", "yield\n", "return\n"), answer) for n in range(count))
+    return Suite("own", 1, "", questions, questions[:3])
+
+
+def test_fewshot_picks_the_likeliest_choice_per_byte(model, tokenizer):
+    suite = suite_of(12)
+    result = evaluate(model, tokenizer, suite, 0, seed=1)
+    expected = []
+    for question in suite.questions:
+        scores = []
+        for choice in question.choices:
+            context = tokenizer(question.context, add_special_tokens=False)["input_ids"]
+            ids = tokenizer(choice, add_special_tokens=False)["input_ids"]
+            (each,) = token_log_probabilities(model, [context + ids])
+            scores.append(each[-len(ids) :].sum() / len(choice.encode()))
+        expected.append(int(np.argmax(scores)) == question.answer)
+    assert list(result.correct) == expected
+    # The same questions with another choice declared right: at most one of four is.
+    others = [evaluate(model, tokenizer, suite_of(12, answer), 0, seed=1).accuracy for answer in range(4)]
+    assert sum(others) == pytest.approx(1.0)
+
+
+def test_examples_that_do_not_fit_are_left_out_and_counted(model, tokenizer):
+    long = Question("# " + "word " * 60 + "\n", ("a\n", "b\n"), 0)
+    suite = replace(suite_of(4), pool=(long, long, long))
+    result = evaluate(model, tokenizer, suite, 3, seed=1)
+    assert result.truncated == 4
+    assert len(result.correct) == 4
+
+
+def test_paired_comparison():
+    before = SuiteResult("s", 0, (True, False, False, False), 0)
+    after = SuiteResult("s", 0, (True, True, True, False), 0)
+    difference, error = compare(before, after)
+    assert difference == 0.5
+    assert error == pytest.approx(math.sqrt((4 * 0.25) / 3 / 4))
+    assert before.stderr == pytest.approx(math.sqrt(0.25 * 0.75 / 4))

@@ -1,0 +1,76 @@
+"""The recipes that are shipped: they are read, their models can be built, and every stage can be planned."""
+
+import pytest
+from conftest import REPOSITORY
+
+from llmctl.preflight.plan import plan_stage
+from llmctl.recipe.graph import stage_order
+from llmctl.recipe.load import load_recipe
+from llmctl.recipe.schema import TrainTable
+
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
+# Weights with the padded vocabulary of 100,352, input embedding included: 267M is Olmo 3's "190M".
+WEIGHTS = {"olmo_190m": 267e6, "olmo_1b": 1.48e9, "olmo3_7b": 7.30e9, "olmo3_32b": 32.2e9}
+RANKS = {"olmo_small": 2, "olmo_190m": 8, "olmo_1b": 8, "olmo3_7b": 512, "olmo3_32b": 1024, "continue_pretrained": 1}
+
+
+def test_all_are_there():
+    assert {path.stem for path in RECIPES} == set(RANKS)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_stage_is_planned(path):
+    recipe = load_recipe(path)
+    for stage in stage_order(recipe):
+        if isinstance(stage, TrainTable):
+            rows = stage.batch_tokens // stage.seq_len
+            plan = plan_stage(recipe, stage.name, min(RANKS[path.stem], rows))
+            assert plan.rows_per_rank >= 1
+            assert plan.steps is None or plan.steps > 1
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_shrinks_to_a_smoke_run(path):
+    recipe = load_recipe(path, smoke=True)
+    for stage in stage_order(recipe):
+        if isinstance(stage, TrainTable):
+            assert plan_stage(recipe, stage.name).steps == 8
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_model_has_the_published_size(name):
+    from llmctl.model.build import ModelShape, build_model
+    from llmctl.stages.shape import model_shape
+
+    recipe = load_recipe(REPOSITORY / "recipes" / f"{name}.toml")
+    model = build_model(ModelShape(**model_shape(recipe, 100_278, 8192)), seed=1, device="meta")
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(WEIGHTS[name], rel=0.005)
+    kinds = model.config.layer_types
+    assert kinds[3] == kinds[-1] == "full_attention"
+    assert kinds.count("full_attention") * 4 == len(kinds)
+    assert model.config.sliding_window == 4096
+
+
+def test_olmo3_7b_has_the_published_numbers():
+    recipe = load_recipe(REPOSITORY / "recipes" / "olmo3_7b.toml")
+    plans = {name: plan_stage(recipe, name) for name in recipe.stages}
+    assert [s.name for s in stage_order(recipe)] == ["pretrain", "midtrain", "longctx", "think", "sft"]
+    assert plans["pretrain"].batch_rows == 512
+    assert plans["pretrain"].steps == pytest.approx(1_413_814, rel=1e-3)  # the report's last step of stage 1
+    assert plans["longctx"].steps == pytest.approx(11_921, rel=1e-3)
+    assert plans["longctx"].batch_rows == 64
+    assert plans["pretrain"].final_lr == pytest.approx(3e-5)
+
+
+def test_olmo3_32b_cuts_its_cosine_where_the_rate_is_as_published():
+    from llmctl.train.schedule import Schedule
+
+    recipe = load_recipe(REPOSITORY / "recipes" / "olmo3_32b.toml")
+    table = recipe.stages["pretrain"]
+    assert isinstance(table, TrainTable)
+    assert table.tokens
+    assert table.schedule_tokens
+    steps, whole = table.tokens // table.batch_tokens, table.schedule_tokens // table.batch_tokens
+    schedule = Schedule(table.schedule, steps, table.warmup_steps, table.final_lr_fraction, table.decay_fraction, whole)
+    assert table.lr * schedule.multiplier(655_650) == pytest.approx(6.21e-5, rel=0.05)
+    assert len({recipe.stages[name].seed for name in ("midtrain_1", "midtrain_2")}) == 2  # type: ignore[union-attr]

@@ -1,0 +1,166 @@
+"""Killed or told to stop at any moment, the same command goes on and ends with the same bytes."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import command, run_llmctl
+
+SECONDS = 120
+
+
+def weights(runs: Path) -> dict[str, str]:
+    (folder,) = runs.glob("small/pretrain-*")
+    assert (folder / "manifest.json").exists()
+    found = {name: (folder / "model" / name) for name in ("model.safetensors", "config.json")}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+
+
+def prepare(recipe: Path, runs: Path) -> None:
+    """Everything before pretraining, so that what is killed is pretraining."""
+    result = run_llmctl("tokenizer", recipe, "--runs", runs)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, text_folder):
+    from conftest import SMALL_RECIPE
+
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    recipe = folder / "small.toml"
+    recipe.write_text(SMALL_RECIPE.format(texts=text_folder))
+    result = run_llmctl("pretrain", recipe, "--runs", folder / "runs")
+    assert result.returncode == 0, result.stderr
+    return weights(folder / "runs")
+
+
+def start(recipe: Path, runs: Path, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command("pretrain", recipe, "--runs", runs),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | environment,
+    )
+
+
+def wait_for(process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not happened():
+        assert process.poll() is None, f"ended before the moment came: {process.stderr.read() if process.stderr else ''}"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def folder_of(runs: Path) -> Path | None:
+    return next(runs.glob("small/pretrain-*"), None)
+
+
+def steps_done(runs: Path) -> int:
+    folder = folder_of(runs)
+    file = folder / "metrics.jsonl" if folder else None
+    return len(file.read_text().splitlines()) if file and file.exists() else 0
+
+
+def has(runs: Path, pattern: str) -> bool:
+    folder = folder_of(runs)
+    return folder is not None and any(folder.glob(pattern))
+
+
+MOMENTS = {
+    "before the first checkpoint": lambda runs: steps_done(runs) >= 1,
+    "in the middle of a checkpoint's writing": lambda runs: has(runs, "checkpoints/.step-00000006.tmp/*"),
+    "after several checkpoints": lambda runs: steps_done(runs) >= 11,
+    "while the model is written": lambda runs: has(runs, "trainer/state.json"),
+    "while the model is measured": lambda runs: has(runs, "model/config.json"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_run_again_ends_with_the_same_bits(small_recipe, tmp_path, uninterrupted, moment):
+    runs = tmp_path / "runs"
+    prepare(small_recipe, runs)
+    process = start(small_recipe, runs)
+    wait_for(process, lambda: MOMENTS[moment](runs))
+    process.kill()
+    process.wait()
+    folder = folder_of(runs)
+    assert folder is not None
+    assert not (folder / "manifest.json").exists()
+    result = run_llmctl("pretrain", small_recipe, "--runs", runs)
+    assert result.returncode == 0, result.stderr
+    assert weights(runs) == uninterrupted
+    assert not list(folder.glob("checkpoints"))
+    assert not list(folder.glob(".*tmp*"))
+
+
+def test_killed_twice(small_recipe, tmp_path, uninterrupted):
+    runs = tmp_path / "runs"
+    for steps in (4, 9):
+        process = start(small_recipe, runs)
+        wait_for(process, lambda steps=steps: steps_done(runs) >= steps)
+        process.kill()
+        process.wait()
+    result = run_llmctl("pretrain", small_recipe, "--runs", runs)
+    assert "resumed from step" in result.stdout
+    assert weights(runs) == uninterrupted
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_told_to_stop_leaves_a_checkpoint_of_the_step_just_made(small_recipe, tmp_path, uninterrupted, number, code):
+    runs = tmp_path / "runs"
+    prepare(small_recipe, runs)
+    process = start(small_recipe, runs)
+    wait_for(process, lambda: steps_done(runs) >= 4)
+    process.send_signal(number)
+    assert process.wait(timeout=SECONDS) == code
+    folder = folder_of(runs)
+    assert folder is not None
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    assert json.loads((newest / "state.json").read_text())["step"] == steps_done(runs)
+    assert json.loads((folder / "state.json").read_text())["status"] == "stopped"
+    result = run_llmctl("pretrain", small_recipe, "--runs", runs)
+    assert f"resumed from step {steps_done_in(newest)} of 20" in result.stdout
+    assert weights(runs) == uninterrupted
+
+
+def steps_done_in(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(small_recipe, tmp_path, uninterrupted):
+    runs = tmp_path / "runs"
+    process = start(small_recipe, runs)
+    wait_for(process, lambda: has(runs, "checkpoints/step-00000006") and steps_done(runs) >= 7)
+    process.kill()
+    process.wait()
+    folder = folder_of(runs)
+    assert folder is not None
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    shard = next(newest.glob("*.safetensors"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(damaged)
+    result = run_llmctl("pretrain", small_recipe, "--runs", runs)
+    assert result.returncode == 0, result.stderr
+    assert str(shard) in result.stdout + result.stderr
+    assert weights(runs) == uninterrupted
+
+
+def test_two_same_commands_are_kept_apart(small_recipe, tmp_path):
+    runs = tmp_path / "runs"
+    prepare(small_recipe, runs)
+    process = start(small_recipe, runs)
+    try:
+        wait_for(process, lambda: steps_done(runs) >= 1)
+        second = run_llmctl("pretrain", small_recipe, "--runs", runs)
+        assert second.returncode == 1
+        assert f"another process (pid {process.pid}) works on this stage" in second.stderr
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,95 @@
+"""More than one rank through the command line: started by llmctl, and joined under a launcher."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_llmctl
+from safetensors.torch import load_file
+
+
+def weights(runs: Path) -> dict[str, torch.Tensor]:
+    (folder,) = [path.parent for path in runs.glob("small/pretrain-*/manifest.json")]
+    return load_file(folder / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory, text_folder):
+    from conftest import SMALL_RECIPE
+
+    folder = tmp_path_factory.mktemp("ranks")
+    recipe = folder / "small.toml"
+    # AdamW in fp32: what differs between numbers of ranks is the order of sums alone.
+    text = SMALL_RECIPE.format(texts=text_folder).replace('"muon"', '"adamw"\nprecision = "fp32"\nlr = 3e-3')
+    recipe.write_text(text)
+    result = run_llmctl("pretrain", recipe, "--runs", folder / "runs")
+    assert result.returncode == 0, result.stderr
+    return recipe, folder / "runs"
+
+
+def without_pretraining(runs: Path, to: Path) -> Path:
+    shutil.copytree(runs, to, ignore=shutil.ignore_patterns("pretrain-*"))
+    return to
+
+
+def close(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert mine.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        torch.testing.assert_close(mine[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_train_the_model_that_one_trains(one_rank, tmp_path):
+    recipe, runs = one_rank
+    mine = without_pretraining(runs, tmp_path / "runs")
+    result = run_llmctl("pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.zero_stage=2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "starting 2 ranks" in result.stdout
+    assert "2 ranks x micro-batch 2 x accumulation 1 = 4 rows of 64 tokens, ZeRO stage 2" in result.stdout
+    close(weights(mine), weights(runs))
+
+
+def test_under_a_launcher_llmctl_joins_the_ranks_that_are_there(one_rank, tmp_path):
+    import subprocess
+
+    recipe, runs = one_rank
+    mine = without_pretraining(runs, tmp_path / "runs")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "llmctl.cli"]
+    result = subprocess.run(
+        [*launcher, "pretrain", str(recipe), "--runs", str(mine)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("2 ranks x micro-batch 2") == 1  # one rank alone speaks
+    close(weights(mine), weights(runs))
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused(one_rank, tmp_path):
+    recipe, runs = one_rank
+    result = run_llmctl("pretrain", recipe, "--runs", without_pretraining(runs, tmp_path / "runs"), "--processes", 3)
+    assert result.returncode == 2
+    assert "cannot be shared by 3 ranks" in result.stderr
+
+
+def test_without_a_compiler_it_still_runs_and_says_so_once(one_rank, tmp_path):
+    """No g++, no ninja: DeepSpeed builds nothing, nothing is compiled."""
+    recipe, runs = one_rank
+    mine = without_pretraining(runs, tmp_path / "runs")
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    for name in ("env", "uname", "ldconfig"):
+        if found := shutil.which(name):
+            (bare / name).symlink_to(found)
+    result = run_llmctl(
+        "pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.compile=true",
+        env=os.environ | {"PATH": str(bare)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    said = (result.stdout + result.stderr).count("no C++ compiler with ninja found: nothing is compiled")
+    assert said == 1
+    close(weights(mine), weights(runs))
