@@ -57,7 +57,8 @@ def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any]) 
     with readable_errors(), screen() if launched()[1] == 0 else nullcontext(PlainScreen()) as shown:
         raise_on_signals()
         ranks = options.pop("ranks")
-        open_run(recipe, **options).make(kinds, ranks, recorded_on(shown))
+        opened = open_run(recipe, **options)
+        opened.make(kinds, ranks, recorded_on(shown, opened.recipe.tracking.tensorboard))
 
 
 def stage_options(

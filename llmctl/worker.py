@@ -19,7 +19,7 @@ def main(job_file: Path) -> int:
     job = TrainJob.read(job_file)
     try:
         if launched_rank() == 0:
-            with screen() as shown, recorded_on(shown)(Artifact(job.path)):
+            with screen() as shown, recorded_on(shown, job.tensorboard)(Artifact(job.path)):
                 run_job(lambda: job)
         else:
             run_job(lambda: job)

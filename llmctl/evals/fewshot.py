@@ -3,11 +3,12 @@
 import math
 import random
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from llmctl.evals.score import token_log_probabilities
+from llmctl.evals.continuations import continuation_log_probabilities
 from llmctl.suites.suite import Question, Suite
 
 
@@ -41,33 +42,34 @@ def evaluate(model: Any, tokenizer: Any, suite: Suite, shots: int, seed: int) ->
     Examples that do not fit into the context are left out, and the questions where that happened counted.
     """
     limit = model.config.max_position_embeddings
-    shown = examples(suite, shots, seed)
-    sequences: list[list[int]] = []
-    tails: list[tuple[int, int]] = []  # (tokens of the choice, its bytes)
-    truncated = 0
-    for question in suite.questions:
-        choices = [tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in question.choices]
-        longest = max(len(ids) for ids in choices)
-        kept = len(shown)
-        while True:
-            prompt = "".join(example.solved + "\n" for example in shown[len(shown) - kept :]) + question.context
-            context = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            if kept == 0 or len(context) + longest <= limit:
-                break
-            kept -= 1
-        truncated += kept < len(shown)
-        context = context[-(limit - longest) :]
-        for choice, ids in zip(question.choices, choices, strict=True):
-            sequences.append(context + ids)
-            tails.append((len(ids), len(choice.encode())))
-    scores = token_log_probabilities(model, sequences)
-    correct, at = [], 0
-    for question in suite.questions:
-        part = range(at, at + len(question.choices))
-        per_byte = [float(scores[i][-tails[i][0] :].sum()) / tails[i][1] for i in part]
-        correct.append(int(np.argmax(per_byte)) == question.answer)
-        at += len(question.choices)
+    examples_first = [tokenize(tokenizer, example.solved + "\n") for example in examples(suite, shots, seed)]
+    prefixes = [list(chain.from_iterable(examples_first[skipped:])) for skipped in range(len(examples_first) + 1)]
+    asked: dict[int, list[int]] = {}
+    """Questions by the number of examples that are left out."""
+    encoded = []
+    for number, question in enumerate(suite.questions):
+        choices = [tokenize(tokenizer, choice) for choice in question.choices]
+        longest = max(map(len, choices))
+        context = tokenize(tokenizer, question.context)[-(limit - longest) :]
+        room = limit - longest - len(context)
+        skipped = next(index for index, prefix in enumerate(prefixes) if len(prefix) <= room)
+        asked.setdefault(skipped, []).append(number)
+        encoded.append((context, choices))
+    correct = [False] * len(suite.questions)
+    for skipped, numbers in asked.items():
+        sequences = [encoded[n][0] + choice for n in numbers for choice in encoded[n][1]]
+        lengths = [len(choice) for n in numbers for choice in encoded[n][1]]
+        scores = iter(continuation_log_probabilities(model, prefixes[skipped], sequences, lengths))
+        for number in numbers:
+            question = suite.questions[number]
+            per_byte = [float(next(scores).sum()) / len(choice.encode()) for choice in question.choices]
+            correct[number] = int(np.argmax(per_byte)) == question.answer
+    truncated = sum(len(numbers) for skipped, numbers in asked.items() if skipped)
     return SuiteResult(suite.name, shots, tuple(correct), truncated)
+
+
+def tokenize(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def compare(before: SuiteResult, after: SuiteResult) -> tuple[float, float]:

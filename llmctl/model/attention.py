@@ -96,7 +96,7 @@ def varlen(
     return out[None]
 
 
-@torch.compiler.disable  # document lengths are Python numbers, new in every batch: compiled, each would be compiled anew
+@torch.compiler.disable()  # document lengths are Python numbers, new in every batch: compiled, each would be compiled anew
 def packed_attention(
     query: Tensor,
     key: Tensor,

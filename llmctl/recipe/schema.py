@@ -303,7 +303,7 @@ class TrackingTable(Table):
     """[tracking]: where numbers go beside `metrics.jsonl`."""
 
     tensorboard: bool = execution(False)
-    """Write TensorBoard event files into the stage's folder (needs the `track` extra)."""
+    """Write TensorBoard event files into the stage's folder, `tensorboard/` (needs the `track` extra)."""
 
 
 class Recipe(Table):

@@ -4,6 +4,7 @@ A stage takes weights from a parent (a stage of the recipe, a folder, a hub mode
 and leaves `model/` (a Hugging Face folder), `trainer/` (fp32 weights and moments) and for LoRA `adapter/`.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,7 @@ def _train(stage: Stage) -> Outcome:
             start_ranks(file, ranks)
         else:
             run_job(lambda: job)
+    shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # a kill may have come before they were removed
     metrics = specialty(stage.table.kind).report(stage)
     outputs = ["model", "adapter"] if (stage.folder / "adapter").exists() else ["model"]
     return Outcome(outputs, kept=["trainer"], metrics=metrics)

@@ -21,8 +21,12 @@ def rows_of(part: DataPart, table: TrainTable) -> ConcatRows | PackedRows:
 
 
 class TrainingRows:
-    """All rows of a stage in their order; refuses a mix that repeats a source too often. The row at a position depends on the seed and the position alone: any rank
-    can seek to any step, and the rows of a step do not depend on ranks or micro-batch."""
+    """All rows of a stage in their order. The row at a position depends on the seed and the position alone: any rank
+    can seek to any step, and the rows of a step do not depend on ranks or micro-batch.
+
+    Raises:
+        UserError: a source fills no row, or would be repeated more often than `max_repetition`.
+    """
 
     def __init__(self, job: TrainJob) -> None:
         table = job.settings

@@ -1,12 +1,10 @@
-"""What a running stage shows: one live panel on a terminal, plain lines elsewhere; and its metrics file."""
+"""What a running stage shows: one live panel on a terminal, plain lines elsewhere."""
 
-import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from llmctl import events
@@ -172,32 +170,3 @@ def spark(values: deque[float]) -> str:
         return ""
     low, high = min(values), max(values)
     return "loss " + "".join("▁▂▃▄▅▆▇█"[int(7 * (v - low) / ((high - low) or 1))] for v in values)
-
-
-@contextmanager
-def metrics_writer(file: Path) -> Iterator[None]:
-    """Append every metrics event to `file`, a JSON object a line."""
-    with file.open("a", encoding="utf-8") as lines:
-
-        def write(event: events.Event) -> None:
-            if isinstance(event, events.Metrics):
-                lines.write(json.dumps(event.values) + "\n")
-                lines.flush()
-
-        with events.listening(write):
-            yield
-
-
-@contextmanager
-def state_writer(set_state: Callable[..., None]) -> Iterator[None]:
-    """Keep a stage's state file up to date with its steps, at most every two seconds."""
-    last = 0.0
-
-    def write(event: events.Event) -> None:
-        nonlocal last
-        if isinstance(event, events.Metrics) and "steps" in event.values and time.monotonic() - last > 2.0:
-            last = time.monotonic()
-            set_state(step=event.values["step"], steps=event.values["steps"])
-
-    with events.listening(write):
-        yield

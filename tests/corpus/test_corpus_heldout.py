@@ -58,7 +58,7 @@ def test_the_standard_library_is_read_alike_every_time():
     first = [d.id for d in standard_library(400_000)]
     assert first == [d.id for d in standard_library(400_000)]
     assert len(first) > 10
-    assert all(id.startswith("python-stdlib/") for id in first)
+    assert all(name.startswith("python-stdlib/") for name in first)
 
 
 def test_conversations_about_held_out_files_are_held_out(tmp_path):

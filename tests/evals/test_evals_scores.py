@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from llmctl.evals.bits import bits_per_byte
+from llmctl.evals.continuations import continuation_log_probabilities
 from llmctl.evals.fewshot import SuiteResult, compare, evaluate
 from llmctl.evals.positions import loss_by_position
 from llmctl.evals.score import token_log_probabilities
@@ -56,6 +57,21 @@ def test_loss_by_position_splits_the_mean(model, tokenizer, texts):
     whole = loss_by_position(model, tokenizer, texts[:3], 96, [0, 96])[0, 96]
     parts = loss_by_position(model, tokenizer, texts[:3], 96, [0, 32, 96])
     assert whole == pytest.approx((parts[0, 32] * 32 + parts[32, 96] * 64) / 96, rel=1e-5)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 30])
+def test_continuations_of_one_prefix_score_as_whole_sequences(model, prefix):
+    """The window of 16 is shorter than the prefix: what the cache drops is what no token may see."""
+    generator = np.random.default_rng(0)
+    first = generator.integers(0, 512, prefix).tolist()
+    sequences = [generator.integers(0, 512, size).tolist() for size in (9, 3, 40, 3, 21)]
+    scored = [4, 2, 17, 2, 20]
+    if prefix:
+        scored[1] = 3  # the whole of it
+    whole = token_log_probabilities(model, [first + sequence for sequence in sequences])
+    ours = continuation_log_probabilities(model, first, sequences, scored, tokens_per_pass=100)
+    for mine, theirs, count in zip(ours, whole, scored, strict=True):
+        np.testing.assert_allclose(mine, theirs[-count:], atol=1e-4)
 
 
 def suite_of(count: int, answer: int = 0) -> Suite:

@@ -1,0 +1,97 @@
+"""What a running stage writes down of its numbers: `metrics.jsonl`, the state that `llmctl runs` shows, TensorBoard."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from llmctl import events
+from llmctl.errors import UserError
+from llmctl.runs.files import write_text
+
+STATE_SECONDS = 2.0  # between two writes of the state file
+
+
+def steps_before(file: Path, step: int) -> str:
+    """The lines of a metrics file for the steps before `step`; what a killed process wrote in part is left out."""
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if values.get("step", 0) < step:
+            kept.append(line + "\n")
+    return "".join(kept)
+
+
+@contextmanager
+def metrics_writer(file: Path) -> Iterator[None]:
+    """Append the numbers of every step to `file`, a JSON object a line. A stage that goes on from a checkpoint takes back the
+    lines of the steps it makes again."""
+    continued = False
+
+    def write(event: events.Event) -> None:
+        nonlocal continued
+        if not isinstance(event, events.Metrics) or "step" not in event.values:
+            return
+        if not continued:
+            write_text(file, steps_before(file, event.values["step"]))
+            continued = True
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(event.values) + "\n")
+
+    with events.listening(write):
+        yield
+
+
+@contextmanager
+def state_writer(set_state: Callable[..., None]) -> Iterator[None]:
+    """Keep a stage's state file up to date with its steps."""
+    last = 0.0
+
+    def write(event: events.Event) -> None:
+        nonlocal last
+        if isinstance(event, events.Metrics) and "steps" in event.values and time.monotonic() - last > STATE_SECONDS:
+            last = time.monotonic()
+            set_state(step=event.values["step"], steps=event.values["steps"])
+
+    with events.listening(write):
+        yield
+
+
+def require_tensorboard() -> None:
+    """Raises:
+    UserError: the package is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise UserError("tracking.tensorboard = true needs the tensorboard package: pip install 'llmctl[track]'")
+
+
+@contextmanager
+def tensorboard_writer(folder: Path) -> Iterator[None]:
+    """Every number of every step as a TensorBoard event below `folder`."""
+    writer: Any = None
+
+    def write(event: events.Event) -> None:
+        nonlocal writer
+        if not isinstance(event, events.Metrics) or "step" not in event.values:
+            return
+        if writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # imports torch: not before a stage trains
+
+            # A stage that goes on from a checkpoint hides what was written of the steps it makes again.
+            writer = SummaryWriter(str(folder), purge_step=int(event.values["step"]))
+        for name, value in event.values.items():
+            if name not in ("step", "steps"):
+                writer.add_scalar(name, value, int(event.values["step"]))
+
+    with events.listening(write):
+        try:
+            yield
+        finally:
+            if writer is not None:
+                writer.close()
