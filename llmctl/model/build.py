@@ -23,6 +23,8 @@ class ModelShape:
     tie_embeddings: bool = False
     norm_eps: float = 1e-6
     init_std: float = 0.02
+    embedding_std: float | None = None
+    """Of the input embedding; None: `init_std`."""
 
 
 def layer_types(layers: int) -> list[str]:
@@ -63,8 +65,8 @@ def model_config(shape: ModelShape) -> Any:
 def build_model(shape: ModelShape, seed: int, device: str = "cpu") -> Any:
     """An `Olmo3ForCausalLM` in fp32; on the `meta` device without weights.
 
-    Every matrix and embedding starts from a normal distribution of `init_std`, cut at three standard deviations, with no
-    scaling by depth (OLMo-core, `nn/transformer/init.py`). The same seed gives the same weights.
+    Every matrix and embedding starts from a normal distribution of `init_std` (the embedding of `embedding_std`, where
+    given), cut at three standard deviations, with no scaling by depth (OLMo-core, `nn/transformer/init.py`). The same seed gives the same weights.
     """
     from transformers import Olmo3ForCausalLM
 
@@ -75,8 +77,8 @@ def build_model(shape: ModelShape, seed: int, device: str = "cpu") -> Any:
         with torch.no_grad():
             for module in model.modules():
                 if isinstance(module, nn.Linear | nn.Embedding):
-                    bound = 3 * shape.init_std
-                    nn.init.trunc_normal_(module.weight, 0.0, shape.init_std, -bound, bound, generator=generator)
+                    std = shape.embedding_std if isinstance(module, nn.Embedding) and shape.embedding_std else shape.init_std
+                    nn.init.trunc_normal_(module.weight, 0.0, std, -3 * std, 3 * std, generator=generator)
         if shape.tie_embeddings:
             model.tie_weights()
     return model

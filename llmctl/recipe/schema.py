@@ -103,6 +103,9 @@ class ModelTable(Table):
     """Epsilon of the RMS norms."""
     init_std: float = 0.02
     """Standard deviation of the truncated normal that every matrix starts from."""
+    embedding_std: float | None = Field(default=None, gt=0)
+    """The same for the input embedding. Left out: init_std, as Olmo 3. Olmo 3 norms what a block adds and not what it
+    reads, so that short runs learn faster from embeddings near the size of what the blocks add, 1."""
 
 
 class CheckpointTable(Table):
@@ -157,6 +160,8 @@ class TrainTable(StageTable):
     """Peak learning rate of AdamW."""
     muon_lr: float = Field(default=0.02, gt=0)
     """Peak learning rate of Muon."""
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Decay rate of Muon's momentum."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the moments."""
     eps: float = 1e-8

@@ -47,10 +47,10 @@ def report(stage: Stage) -> dict[str, float]:
             rows[name] = {"loss on held-out answers": answer_loss(model, tokenizer, conversations)}
             written = answers(model, tokenizer, asked, ANSWER_TOKENS)
             rows[name]["answers that end"] = share_ended(written)
-            for kind in EXTRACTIVE:
-                chosen = [index for index, c in enumerate(asked) if c.kind == kind]
+            for label, kinds in {"extractive": EXTRACTIVE, **{kind: (kind,) for kind in EXTRACTIVE}}.items():
+                chosen = [index for index, c in enumerate(asked) if c.kind in kinds]
                 if chosen:
-                    rows[name][f"exact match, {kind}"] = exact_matches(
+                    rows[name][f"exact match, {label} ({len(chosen)})"] = exact_matches(
                         [written[index] for index in chosen], [asked[index] for index in chosen]
                     )
     for measure, before in rows["before"].items():

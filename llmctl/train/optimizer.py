@@ -10,7 +10,6 @@ from llmctl.recipe.schema import TrainTable
 
 # Newton-Schulz coefficients of Muon (Jordan et al. 2024): the slope at zero is as steep as a quintic allows.
 QUINTIC = (3.4445, -4.7750, 2.0315)
-MUON_MOMENTUM = 0.95
 
 
 def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
@@ -26,7 +25,7 @@ def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(update.dtype)
 
 
@@ -37,7 +36,7 @@ class MuonAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], betas: tuple[float, float], eps: float) -> None:
-        super().__init__(groups, {"lr": 0.0, "betas": betas, "eps": eps, "weight_decay": 0.0, "muon": False})
+        super().__init__(groups, {"lr": 0.0, "betas": betas, "eps": eps, "weight_decay": 0.0, "muon": False, "momentum": 0.95})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -60,8 +59,8 @@ class MuonAdamW(torch.optim.Optimizer):
                 state["step"] += 1
                 grad = parameter.grad
                 assert grad is not None
-                state["momentum"].lerp_(grad, 1 - MUON_MOMENTUM)
-                directions.append(grad.lerp(state["momentum"], MUON_MOMENTUM))  # Nesterov
+                state["momentum"].lerp_(grad, 1 - group["momentum"])
+                directions.append(grad.lerp(state["momentum"], group["momentum"]))  # Nesterov
             # Matrices of one shape go through the iteration together: one batched product instead of many small ones.
             updates = orthogonalise(torch.stack(directions))
             scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
@@ -103,7 +102,13 @@ def parameter_groups(model: nn.Module, table: TrainTable) -> list[dict[str, Any]
         else:
             decayed.append(parameter)
     groups = [
-        {"params": matrices, "muon": True, "peak_lr": table.muon_lr, "weight_decay": table.weight_decay},
+        {
+            "params": matrices,
+            "muon": True,
+            "peak_lr": table.muon_lr,
+            "momentum": table.muon_momentum,
+            "weight_decay": table.weight_decay,
+        },
         {"params": decayed, "muon": False, "peak_lr": table.lr, "weight_decay": table.weight_decay},
         {"params": undecayed, "muon": False, "peak_lr": table.lr, "weight_decay": 0.0},
     ]
