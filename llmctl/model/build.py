@@ -77,7 +77,7 @@ def build_model(shape: ModelShape, seed: int, device: str = "cpu") -> Any:
         with torch.no_grad():
             for module in model.modules():
                 if isinstance(module, nn.Linear | nn.Embedding):
-                    std = shape.embedding_std if isinstance(module, nn.Embedding) and shape.embedding_std else shape.init_std
+                    std = (shape.embedding_std if isinstance(module, nn.Embedding) else None) or shape.init_std
                     nn.init.trunc_normal_(module.weight, 0.0, std, -3 * std, 3 * std, generator=generator)
         if shape.tie_embeddings:
             model.tie_weights()

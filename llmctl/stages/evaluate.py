@@ -1,6 +1,6 @@
 """eval: few-shot suites on the checkpoints of a run, each beside its parent and beside chance.
 
-Takes: the last stage that trained on text and its parent, and what was tuned from it. Leaves: `scores.json`.
+Takes: the model of every stage of the recipe, and the corpus for questions. Leaves: `scores.json`.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,101 @@
+"""Artifacts: keys, manifests, verification, what is found by name."""
+
+import contextlib
+import os
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmctl.errors import UserError
+from llmctl.runs.files import staged_folder, write_json
+from llmctl.runs.keys import content_key, fingerprint_path
+from llmctl.runs.store import RunStore
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(), values, max_size=4), st.dictionaries(st.text(), st.text(), max_size=3))
+def test_a_key_depends_on_what_is_in_it_and_not_on_the_order(identity, parents):
+    key = content_key("pretrain", 1, identity, parents)
+    assert key == content_key("pretrain", 1, dict(reversed(identity.items())), dict(reversed(parents.items())))
+    assert key != content_key("pretrain", 2, identity, parents)
+    assert key != content_key("midtrain", 1, identity, parents)
+    assert key != content_key("pretrain", 1, identity | {"one more": 1}, parents)
+
+
+def artifact(store: RunStore, run: str = "r", stage: str = "pretrain", key: str = "0" * 12, parents=None, text: str = "{}"):
+    made = store.artifact(run, stage, key)
+    (made.folder / "model").mkdir(parents=True)
+    (made.folder / "model" / "config.json").write_text(text)
+    made.commit(stage, parents or {}, {}, ["model"], [], {"loss": 1.0}, time.time())
+    return made
+
+
+def test_an_artifact_is_done_once_its_manifest_is_there_and_verifies(tmp_path):
+    made = artifact(RunStore(tmp_path))
+    assert made.done
+    assert made.problems() == []
+    assert made.manifest["versions"]["torch"]
+    assert made.manifest["hardware"]["cores"] >= 1
+    (made.folder / "model" / "config.json").write_text("[]")
+    (problem,) = made.problems()
+    assert "sha256 differs" in problem.what
+    (made.folder / "model" / "config.json").unlink()
+    assert made.problems()[0].what == "missing"
+
+
+def test_the_output_hash_is_of_the_outputs_alone(tmp_path):
+    store = RunStore(tmp_path)
+    assert artifact(store, key="1" * 12).output_hash == artifact(store, key="2" * 12).output_hash
+    assert artifact(store, key="3" * 12, text="{ }").output_hash != store.artifact("r", "pretrain", "1" * 12).output_hash
+
+
+def test_checkpoints_are_found_by_folder_run_and_stage(tmp_path):
+    store = RunStore(tmp_path)
+    first = artifact(store)
+    second = artifact(store, stage="sft", parents={"pretrain": first})
+    assert store.find_checkpoint("r/pretrain") == first.folder / "model"
+    assert store.find_checkpoint("sft") == second.folder / "model"
+    assert store.find_checkpoint(str(second.folder)) == second.folder / "model"
+    assert store.find_checkpoint(str(second.folder / "model")) == second.folder / "model"
+    assert store.newest_checkpoint().folder == second.folder
+    assert store.parents(second)["pretrain"].folder == first.folder
+    with pytest.raises(UserError, match=r"there are: r/sft, r/pretrain"):
+        store.find_checkpoint("r/lora")
+
+
+def test_the_root_comes_from_the_option_then_the_environment_then_here(tmp_path, llmctl):
+    elsewhere = tmp_path / "elsewhere"
+    artifact(RunStore(elsewhere), run="there")
+    artifact(RunStore(tmp_path / "runs"), run="here")
+    environment = {key: value for key, value in os.environ.items() if key != "LLMCTL_RUNS"}
+    assert "here" in llmctl("runs", cwd=tmp_path, env=environment).stdout
+    assert "there" in llmctl("runs", cwd=tmp_path, env=environment | {"LLMCTL_RUNS": str(elsewhere)}).stdout
+    assert "here" in llmctl("runs", "--runs", tmp_path / "runs", env=environment | {"LLMCTL_RUNS": str(elsewhere)}).stdout
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+    with contextlib.suppress(ZeroDivisionError), staged_folder(tmp_path / "out") as aside:
+        write_json(aside / "a.json", {"broken": 1 / 0})
+    assert list(tmp_path.iterdir()) == []
+    with staged_folder(tmp_path / "out") as aside:
+        write_json(aside / "a.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_fingerprint_changes_with_any_byte(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"123")
+    (folder / "b").write_bytes(b"456")
+    before = fingerprint_path(folder)
+    assert before == fingerprint_path(folder)
+    (folder / "b").write_bytes(b"457")
+    os.utime(folder / "b", ns=(1, 1))
+    assert fingerprint_path(folder) != before

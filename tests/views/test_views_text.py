@@ -1,0 +1,93 @@
+"""What people read: plain lines, the key's explanation, the metrics file."""
+
+import json
+
+import pytest
+
+from llmctl import events
+from llmctl.errors import UserError
+from llmctl.views.explain import explain, keys, tables
+from llmctl.views.progress import LiveScreen, PlainScreen, duration
+from llmctl.views.records import metrics_writer, tensorboard_writer
+
+
+def step(number: int, loss: float = 2.0) -> events.Metrics:
+    return events.Metrics(
+        {"step": number, "steps": 9, "loss": loss, "learning_rate": 1e-3, "tokens_per_second": 100.0, "eta_seconds": 65.0,
+         "memory_bytes": 2**30}
+    )  # fmt: skip
+
+
+def test_every_key_is_explained_with_its_meaning():
+    for key, (_, info) in keys().items():
+        assert info.description, f"{key} has no docstring"
+        assert explain(key).startswith(key)
+    for name in tables():
+        if name:
+            assert explain(name)
+
+
+def test_an_unknown_key_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match=r"did you mean.*pretrain\.lr"):
+        explain("pretrain.lrr")
+
+
+def test_piped_output_is_lines_with_rate_and_time_left(capsys):
+    screen = PlainScreen()
+    with events.listening(screen), screen.stage("pretrain"):
+        events.say("hello")
+        events.emit(step(1))
+        events.emit(step(9))
+        events.emit(events.Table("scores", ("a", "b"), (("1", "2"),)))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[pretrain] hello"
+    assert lines[1] == "[pretrain] step 9/9  loss 2.000  rate 1.00e-03  100 tokens/s  1:05 left  1.00 GiB"
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_terminal_gets_a_panel(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    screen = LiveScreen()
+    screen.console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with events.listening(screen), screen.stage("pretrain"):
+        events.say("hello")
+        for number in range(1, 9):
+            events.emit(step(number, 3 - number / 10))
+        events.progress("reading", 5, 10, "documents")
+        events.emit(step(9))
+    written = screen.console.file.getvalue()
+    for part in ("hello", "pretrain", "step 9/9", "100 tokens/s", "█"):
+        assert part in written
+
+
+def test_durations():
+    assert [duration(s) for s in (0, 65, 3725)] == ["0:00", "1:05", "1:02:05"]
+
+
+def test_a_stage_that_goes_on_takes_back_the_steps_it_makes_again(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    with metrics_writer(file):
+        for number in range(1, 6):
+            events.emit(step(number))
+    with file.open("a") as torn:
+        torn.write('{"step": 6, "lo')  # killed in the middle of a line
+    with metrics_writer(file):
+        for number in range(4, 8):
+            events.emit(step(number, 1.0))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row["loss"] for row in rows] == [2.0] * 3 + [1.0] * 4
+
+
+def test_tensorboard_holds_the_numbers_of_every_step(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with tensorboard_writer(tmp_path / "tensorboard"):
+        for number in range(1, 4):
+            events.emit(step(number, float(number)))
+    read = EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert [(item.step, item.value) for item in read.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 3.0)]
