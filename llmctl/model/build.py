@@ -65,8 +65,9 @@ def model_config(shape: ModelShape) -> Any:
 def build_model(shape: ModelShape, seed: int, device: str = "cpu") -> Any:
     """An `Olmo3ForCausalLM` in fp32; on the `meta` device without weights.
 
-    Every matrix and embedding starts from a normal distribution of `init_std` (the embedding of `embedding_std`, where
-    given), cut at three standard deviations, with no scaling by depth (OLMo-core, `nn/transformer/init.py`). The same seed gives the same weights.
+    Every matrix starts from a normal distribution of `init_std`, the embedding from one of `embedding_std` where that is
+    given, cut at three standard deviations, with no scaling by depth (OLMo-core, `nn/transformer/init.py`). The same seed
+    gives the same weights.
     """
     from transformers import Olmo3ForCausalLM
 

@@ -29,15 +29,12 @@ def load_model(path_or_name: str, device: str = "cpu") -> Any:
         UserError: nothing there, another kind of model, or weights in pickles.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     quieten()
     if path_or_name.endswith(".gguf"):
         return _load_gguf(Path(path_or_name)).to(device)
-    try:
-        config = AutoConfig.from_pretrained(path_or_name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path_or_name}: no model could be loaded: {str(error).splitlines()[0]}") from None
+    config = load_config(path_or_name)
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise UserError(f"{path_or_name}: a {config.model_type} model is no causal language model, which llmctl trains")
     try:
@@ -52,6 +49,23 @@ def load_model(path_or_name: str, device: str = "cpu") -> Any:
         wrong = ", ".join(str(name) for name in [*missing, *details["mismatched_keys"]][:3])
         raise UserError(f"{path_or_name}: its weights do not fit its config.json: {wrong}")
     return model.to(device)
+
+
+def load_config(path_or_name: str) -> Any:
+    """The configuration of a folder, a hub name or a .gguf file.
+
+    Raises:
+        UserError: there is none.
+    """
+    from transformers import AutoConfig
+
+    place, extra = path_or_name, {}
+    if path_or_name.endswith(".gguf"):
+        place, extra = str(Path(path_or_name).parent), {"gguf_file": Path(path_or_name).name}
+    try:
+        return AutoConfig.from_pretrained(place, **extra)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path_or_name}: no model could be loaded: {str(error).splitlines()[0]}") from None
 
 
 def _load_gguf(file: Path) -> Any:

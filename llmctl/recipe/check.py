@@ -111,7 +111,7 @@ def check_parent(recipe: Recipe, stage) -> Iterator[tuple[str, str]]:
             known = ", ".join(n for n in recipe.stages if n != stage.name) or "none"
             yield field, f"{field} = {name!r}: no such stage (there are: {known}), no such folder"
         elif name not in recipe.stages and Path(name).expanduser().exists():
-            yield from ((field, message) for message in check_model_folder(recipe, name))
+            yield from ((field, f"{field} = {message}") for message in check_model_folder(recipe, name))
     if isinstance(stage, AverageTable) and stage.weights is not None and len(stage.weights) != len(stage.of):
         yield "weights", f"{len(stage.weights)} weights for {len(stage.of)} checkpoints"
 

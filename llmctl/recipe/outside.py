@@ -19,7 +19,7 @@ SHAPE = {
 
 
 def check_model_folder(recipe: Recipe, name: str) -> Iterator[str]:
-    """What is wrong with the model folder or GGUF file `name` as a stage's parent."""
+    """What is wrong with the model folder or GGUF file `name` as a stage's parent; every sentence begins with the name."""
     path = Path(name).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
@@ -34,7 +34,7 @@ def check_model_folder(recipe: Recipe, name: str) -> Iterator[str]:
     try:
         config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        yield f"{config_file}: cannot be read: {error}"
+        yield f"{name!r}: its config.json cannot be read: {error}"
         return
     architectures = config.get("architectures") or []
     if architectures and not any(str(kind).endswith(CAUSAL) for kind in architectures):

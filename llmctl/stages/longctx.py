@@ -75,9 +75,9 @@ def scaling(stage: Stage) -> Any:
 
 def parent_length(stage: Stage) -> int:
     """Context length of the parent, in tokens."""
-    from transformers import AutoConfig
+    from llmctl.model.load import load_config
 
-    return int(AutoConfig.from_pretrained(str(stage.parent_model)).max_position_embeddings)
+    return int(load_config(str(stage.parent_model)).max_position_embeddings)
 
 
 def report(stage: Stage) -> dict[str, float]:

@@ -67,12 +67,13 @@ def join_process_group() -> None:
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it, with one process too
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     import_deepspeed()
-    if launched_world_size() > 1 and not has_compiler():
+    if launched_world_size() == 1 or not has_compiler():
         from deepspeed.ops import __compatible_ops__
 
-        # Built when a group is set up on a CPU; gloo serves without it.
+        # Compiled when a group is set up on a CPU, which takes half a minute; gloo serves without it.
         __compatible_ops__["deepspeed_shm_comm"] = False
-        events.warn("no C++ compiler with ninja found: DeepSpeed's shared-memory operations are off, gloo serves instead")
+        if launched_world_size() > 1:
+            events.warn("no C++ compiler with ninja found: DeepSpeed's shared-memory operations are off, gloo serves instead")
     if launched_world_size() > 1:
         torch.distributed.init_process_group(backend)
     else:

@@ -26,7 +26,7 @@ def head_of(weight, trainable=True):
 @pytest.mark.parametrize("vocabulary", [7, 300, 1001])
 @pytest.mark.parametrize("z_loss", [0.0, 1e-2])
 def test_loss_and_gradients_equal_float64(monkeypatch, vocabulary, z_loss):
-    monkeypatch.setattr(module, "chunk_length", lambda v: 13)  # several chunks, the last one short
+    monkeypatch.setattr(module, "chunk_length", lambda vocabulary, on_gpu: 13)  # several chunks, the last one short
     torch.manual_seed(0)
     hidden, weight = torch.randn(50, 16), torch.randn(vocabulary, 16)
     labels = torch.randint(0, vocabulary, (50,))
