@@ -76,12 +76,15 @@ class DeepSpeedEngine:
     def named_state(self) -> Iterator[tuple[str, ParameterState]]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+        moment_keys = self._moment_keys() if self.zero_stage > 0 else []
+        if moment_keys:
+            self._link_moments()
         for name, parameter in trainable(self.objective).items():
             if self.zero_stage == 0:
                 yield name, read_parameter(self.optimizer, parameter)
                 continue
             state = {"weight": safe_get_full_fp32_param(parameter)}
-            for key in self._moment_keys():
+            for key in moment_keys:
                 state[key] = safe_get_full_optimizer_state(parameter, key)
             yield name, {key: value for key, value in state.items() if value is not None}
 
@@ -133,5 +136,11 @@ class DeepSpeedEngine:
                 "exp_avg": torch.zeros_like(partition),
                 "exp_avg_sq": torch.zeros_like(partition),
             }
+        self._link_moments()
+
+    def _link_moments(self) -> None:
+        """Tell stages 1 and 2 where each parameter's moments are. They do it themselves after the first group's first
+        step, when the other groups have none yet, and never again (0.19.8)."""
         if self.zero_stage < 3:
+            self.optimizer._hp_optimizer_states_linked = False
             self.optimizer._lazy_init_hp_params_optimizer_state()

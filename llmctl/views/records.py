@@ -39,7 +39,7 @@ def metrics_writer(file: Path) -> Iterator[None]:
         if not isinstance(event, events.Metrics) or "step" not in event.values:
             return
         if not continued:
-            write_text(file, steps_before(file, event.values["step"]))
+            write_text(file, steps_before(file, int(event.values["step"])))
             continued = True
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(event.values) + "\n")

@@ -141,10 +141,11 @@ def test_one_rank_of_deepspeed_equals_plain_torch(one_rank, zero_stage):
 
 
 def test_muon_under_deepspeed_equals_plain_torch(one_rank):
+    # One micro-batch: Muon's iteration runs in bfloat16 and makes much of a gradient's last digits.
     norms, state = reference(optimizer="muon")
-    others, other = deepspeed(table("muon"), 2)
+    others, other = deepspeed(table("muon"), ROWS)
     np.testing.assert_allclose(others, norms, rtol=1e-4)
-    compare(other, state, 1e-3)  # the iteration runs in bfloat16
+    compare(other, state)
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
