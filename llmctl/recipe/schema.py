@@ -24,6 +24,14 @@ def execution(default: Any, **constraints: Any) -> Any:
 class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True, frozen=True)
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """A key that a table gives a default of its own keeps the meaning it has in the table above."""
+        for name, info in cls.model_fields.items():
+            for base in cls.__mro__[1:]:
+                if info.description is None and issubclass(base, BaseModel) and name in base.model_fields:
+                    info.description = base.model_fields[name].description
+
 
 class TokenizerTable(Table):
     """[tokenizer]: a byte-level BPE trained on the corpus, or one that is there."""
@@ -189,7 +197,7 @@ class TrainTable(StageTable):
     zero_stage: Literal[0, 1, 2, 3] = execution(0)
     """DeepSpeed ZeRO: 1 shards optimizer states, 2 gradients too, 3 weights too."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of the products; master weights are fp32 always. auto is bf16."""
+    """Of the products; master weights are fp32 always. auto: bf16 where the hardware multiplies it, else fp32."""
     offload_optimizer: bool = execution(False)
     """Keep optimizer states in the host's memory (ZeRO 1 to 3)."""
     activation_checkpointing: bool = execution(False)

@@ -15,12 +15,13 @@ def opened(model: str | Path) -> Iterator[Any]:
 
     from llmctl.model.attention import use_packed_attention
     from llmctl.model.load import load_model
+    from llmctl.model.precision import multiplies_bfloat16
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(str(model), device=device)
     use_packed_attention(loaded)
     loaded.eval()
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16):
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=multiplies_bfloat16(device)):
         yield loaded
 
 

@@ -122,6 +122,8 @@ class DeepSpeedEngine:
         """The flat fp32 partitions of this rank, which the inner optimizer steps on."""
         if self.zero_stage == 3:
             return self.optimizer.fp32_partitioned_groups_flat
+        if hasattr(self.optimizer, "fp32_groups_flat_partition"):  # stage 1 in bf16 is a class of its own (0.19.8)
+            return self.optimizer.fp32_groups_flat_partition
         return self.optimizer.single_partition_of_fp32_groups
 
     def _moment_keys(self) -> list[str]:

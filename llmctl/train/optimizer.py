@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmctl.model.precision import multiplies_bfloat16
 from llmctl.recipe.schema import TrainTable
 
 # Newton-Schulz coefficients of Muon (Jordan et al. 2024): the slope at zero is as steep as a quintic allows.
@@ -15,10 +16,10 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrix of each matrix in `update` `[K, M, N]`, to the accuracy that Muon needs.
 
-    Quintic Newton-Schulz iteration in bfloat16 (https://kellerjordan.github.io/posts/muon).
+    Quintic Newton-Schulz iteration (https://kellerjordan.github.io/posts/muon), in bfloat16 where the hardware multiplies it.
     """
     a, b, c = QUINTIC
-    x = update.bfloat16()
+    x = update.bfloat16() if multiplies_bfloat16(update.device.type) else update
     tall = x.size(-2) > x.size(-1)
     if tall:
         x = x.mT

@@ -12,6 +12,7 @@ from llmctl import events
 from llmctl.model.build import ModelShape, build_model
 from llmctl.model.load import check_vocabulary, load_model, save_model
 from llmctl.model.lora import add_adapter, merge, save_adapter
+from llmctl.model.precision import multiplies_bfloat16
 from llmctl.model.rope import RopeScaling, extend_context
 from llmctl.tokens.tokenizer import load_tokenizer
 from llmctl.train import checkpoint
@@ -89,7 +90,7 @@ def _set_up(job: TrainJob) -> tuple[Engine, TrainingRows, int]:
     rows = TrainingRows(job)
     model = assemble_model(job).to(device)
     check_vocabulary(model, load_tokenizer(job.tokenizer))
-    bfloat16 = table.precision != "fp32"
+    bfloat16 = table.precision == "bf16" or (table.precision == "auto" and multiplies_bfloat16(device.type))
     objective = CausalObjective(prepare_for_training(model, table), table.z_loss, bfloat16 and table.zero_stage == 0, device.type)
     micro_batch = table.micro_batch or choose_micro_batch(objective, rows, job.batch_rows, world_size, device)
     accumulation = job.batch_rows // (micro_batch * world_size)

@@ -169,4 +169,4 @@ def spark(values: deque[float]) -> str:
     if len(values) < 2:
         return ""
     low, high = min(values), max(values)
-    return "loss " + "".join("▁▂▃▄▅▆▇█"[int(7 * (v - low) / ((high - low) or 1))] for v in values)
+    return "loss " + "".join("▁▂▃▄▅▆▇█"[round(7 * (v - low) / ((high - low) or 1))] for v in values)

@@ -12,7 +12,7 @@ from llmctl.corpus.documents import read_conversations, read_documents
 from llmctl.corpus.snapshot import SourceSpec, snapshot
 from llmctl.errors import UserError
 
-TEXT = "A document with words enough to be told from the others, number {}.\n" * 3
+TEXT = "A document with words enough to be told from the others, number {0}.\n" * 3
 
 
 def rows(count: int = 20) -> list[dict]:

@@ -176,9 +176,10 @@ def test_a_checkpoint_goes_on_under_another_zero_stage_and_number_of_ranks(two_r
     compare(resume_for_the_third(table(zero_stage=after), str(folder)), state)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_resumed_equals_uninterrupted_bit_for_bit(one_rank, tmp_path, zero_stage):
-    options = table(zero_stage=zero_stage)
+def test_resumed_equals_uninterrupted_bit_for_bit(one_rank, tmp_path, zero_stage, precision):
+    options = table(zero_stage=zero_stage, precision=precision)
     save_after_two_steps(options, str(tmp_path / "step-2"))
     resumed = resume_for_the_third(options, str(tmp_path / "step-2"))
     engine = deepspeed_engine(copy.deepcopy(options), 2)
