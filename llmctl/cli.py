@@ -56,7 +56,7 @@ def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any]) 
     # Of a launcher's ranks the first one alone speaks.
     with readable_errors(), screen() if launched()[1] == 0 else nullcontext(PlainScreen()) as shown:
         raise_on_signals()
-        ranks = options.pop("ranks")
+        ranks = chosen_ranks(options.pop("gpus"), options.pop("processes"))
         opened = open_run(recipe, **options)
         opened.make(kinds, ranks, recorded_on(shown, opened.recipe.tracking.tensorboard))
 
@@ -64,7 +64,20 @@ def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any]) 
 def stage_options(
     set_: list[str] | None, runs: Path | None, smoke: bool, gpus: int | None, processes: int | None
 ) -> dict[str, Any]:
-    return {"overrides": set_ or [], "runs": runs, "smoke": smoke, "ranks": gpus or processes}
+    return {"overrides": set_ or [], "runs": runs, "smoke": smoke, "gpus": gpus, "processes": processes}
+
+
+def chosen_ranks(gpus: int | None, processes: int | None) -> int | None:
+    """Ranks to start, None: as the recipe says. With `processes` no GPU is used, whatever the machine has."""
+    if gpus is not None and processes is not None:
+        raise UserError("--gpus and --processes exclude each other")
+    if processes is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if gpus is not None:
+        from llmctl.train.distributed import require_gpus
+
+        require_gpus(gpus)
+    return gpus or processes
 
 
 @app.command()
@@ -263,6 +276,7 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")] = False,
+    local_rank: Annotated[int | None, typer.Option("--local_rank", hidden=True)] = None,  # written by `deepspeed`; LOCAL_RANK too
 ) -> None:
     """Takes raw text to a tuned language model, from one recipe file."""
 

@@ -22,8 +22,11 @@ class StageFailed(UserError):
     exit_code = EXIT_FAILED
 
 
-class Interrupted(Exception):
-    """The run was told to stop (SIGTERM, Ctrl-C) and has left a state that the same command resumes."""
+class Interrupted(BaseException):
+    """The run was told to stop (SIGTERM, Ctrl-C) and has left a state that the same command resumes.
+
+    No `Exception`, as `KeyboardInterrupt` is none: a library that catches everything must not swallow it.
+    """
 
     def __init__(self, message: str, exit_code: int = EXIT_INTERRUPTED) -> None:
         super().__init__(message)

@@ -4,9 +4,10 @@ The parts that work (corpus, tokens, train, evals) know nothing of terminals or 
 `progress` or `metrics`, and the listeners that are active at that moment receive the event.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 
@@ -45,6 +46,9 @@ class Table:
 
 
 Event = Message | Progress | Metrics | Table
+KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in (Message, Progress, Metrics, Table)}
+MARK = "\x1eevent "
+"""Begins a line that carries an event from another process."""
 Listener = Callable[[Event], None]
 
 _listeners: list[Listener] = []
@@ -80,3 +84,18 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def to_line(event: Event) -> str:
+    """An event as a line of text, for the process that started this one."""
+    return f"{MARK}{json.dumps([type(event).__name__, asdict(event)])}\n"
+
+
+def from_line(line: str) -> Event | None:
+    """The event that a line carries; None for a line that is just text."""
+    if not line.startswith(MARK):
+        return None
+    kind, fields = json.loads(line.removeprefix(MARK))
+    if kind == "Table":
+        fields |= {"columns": tuple(fields["columns"]), "rows": tuple(map(tuple, fields["rows"]))}
+    return KINDS[kind](**fields)

@@ -5,12 +5,15 @@ the work since the last artifact. Inside the loop it raises a flag, and the loop
 """
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from llmctl.errors import EXIT_CTRL_C, EXIT_INTERRUPTED, Interrupted
 
+INSISTENCE_SECONDS = 5.0
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -29,25 +32,25 @@ def raise_on_signals() -> None:
         signal.signal(number, raise_interrupted)
 
 
+@dataclass
 class StopRequest:
     """The signal that asked for a stop, if any came."""
 
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
+    number: int = 0
+    at: float = 0.0
 
 
 @contextmanager
 def deferred() -> Iterator[StopRequest]:
-    """Inside the block a watched signal is only noted; a second one raises."""
+    """Inside the block a watched signal is only noted. The same one again, seconds later, is a person who insists, and raises;
+    at once, it is a launcher that hands on what the process has received itself."""
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if request.number:
+        if number == request.number and time.monotonic() - request.at > INSISTENCE_SECONDS:
             raise_interrupted(number, frame)
-        request(number, frame)
+        if not request.number:
+            request.number, request.at = number, time.monotonic()
 
     before = {number: signal.signal(number, note) for number in WATCHED}
     try:

@@ -4,33 +4,62 @@ import ast
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Definition:
-    """A function or class as it stands in a file."""
+    """A function or class as it stands in a file. What takes time to make out is made when it is asked for."""
 
     node: FunctionNode | ast.ClassDef
-    name: str
-    docstring: str
-    """Empty where there is none."""
-    source: str
-    """Without the docstring and without the indentation of the class around it."""
-    header: str
-    """From `def` or `class` to the colon, on one line."""
-    line: int
+    lines: list[str]
+    """Of the whole file."""
+
+    @property
+    def name(self) -> str:
+        return self.node.name
 
     @property
     def is_class(self) -> bool:
         return isinstance(self.node, ast.ClassDef)
 
+    @cached_property
+    def docstring(self) -> str:
+        """Empty where there is none."""
+        return ast.get_docstring(self.node) or ""
+
     @property
     def summary(self) -> str:
-        """First sentence or line of the docstring."""
+        """First paragraph of the docstring, on one line."""
         first = self.docstring.strip().split("\n\n")[0]
         return " ".join(first.split())
+
+    @cached_property
+    def source(self) -> str:
+        """Without the docstring and without the indentation of the class around it."""
+        first = self.node.lineno - 1
+        kept = list(range(first, self.node.end_lineno or self.node.lineno))
+        if self.docstring:
+            written = self.node.body[0]
+            taken = range(written.lineno - 1, written.end_lineno or written.lineno)
+            if taken.start > first:
+                kept = [number for number in kept if number not in taken]
+        indent = len(self.lines[first]) - len(self.lines[first].lstrip())
+        lines = (self.lines[number] for number in kept if number < len(self.lines))
+        return "\n".join(line[indent:] if not line[:indent].strip() else line.lstrip() for line in lines).rstrip()
+
+    @cached_property
+    def header(self) -> str:
+        """From `def` or `class` to the colon, on one line."""
+        node = self.node
+        if isinstance(node, ast.ClassDef):
+            bases = ", ".join(ast.unparse(base) for base in node.bases)
+            return f"class {node.name}({bases}):" if bases else f"class {node.name}:"
+        returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+        prefix = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
+        return f"{prefix} {node.name}({ast.unparse(node.args)}){returns}:"
 
 
 def parse(text: str) -> ast.Module | None:
@@ -48,30 +77,7 @@ def definitions(text: str, tree: ast.Module, private: bool = False) -> Iterator[
     lines = text.splitlines()
     for node in ast.walk(tree):
         if isinstance(node, FunctionNode | ast.ClassDef) and (private or not node.name.startswith("_")):
-            yield _definition(node, lines)
-
-
-def _definition(node: FunctionNode | ast.ClassDef, lines: list[str]) -> Definition:
-    docstring = ast.get_docstring(node) or ""
-    first = node.lineno - 1
-    body = node.body
-    kept = list(range(first, node.end_lineno or node.lineno))
-    if docstring:
-        taken = range(body[0].lineno - 1, body[0].end_lineno or body[0].lineno)
-        if taken.start > first:
-            kept = [number for number in kept if number not in taken]
-    indent = len(lines[first]) - len(lines[first].lstrip())
-    source = "\n".join(lines[n][indent:] if not lines[n][:indent].strip() else lines[n].lstrip() for n in kept if n < len(lines))
-    return Definition(node, node.name, docstring, source.rstrip(), _header(node), node.lineno)
-
-
-def _header(node: FunctionNode | ast.ClassDef) -> str:
-    if isinstance(node, ast.ClassDef):
-        bases = ", ".join(ast.unparse(base) for base in node.bases)
-        return f"class {node.name}({bases}):" if bases else f"class {node.name}:"
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    prefix = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
-    return f"{prefix} {node.name}({ast.unparse(node.args)}){returns}:"
+            yield Definition(node, lines)
 
 
 def raised(node: FunctionNode) -> Iterator[tuple[str, str]]:

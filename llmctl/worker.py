@@ -1,8 +1,10 @@
 """One rank of a training job: `python -m torch.distributed.run ... -m llmctl.worker JOB_FILE`."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+from llmctl import events
 from llmctl.errors import EXIT_FAILED, Interrupted, UserError
 from llmctl.interrupts import raise_on_signals
 from llmctl.train.distributed import launched_rank, outcome_file
@@ -10,18 +12,12 @@ from llmctl.train.job import TrainJob
 
 
 def main(job_file: Path) -> int:
-    from llmctl.runs.artifact import Artifact
     from llmctl.train.run import run_job
-    from llmctl.views.progress import screen
-    from llmctl.views.stage import recorded_on
 
     raise_on_signals()
     job = TrainJob.read(job_file)
     try:
-        if launched_rank() == 0:
-            with screen() as shown, recorded_on(shown, job.tensorboard)(Artifact(job.path)):
-                run_job(lambda: job)
-        else:
+        with events.listening(hand_on) if launched_rank() == 0 else nullcontext():
             run_job(lambda: job)
     except Interrupted as stop:
         return stop.exit_code
@@ -29,6 +25,12 @@ def main(job_file: Path) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def hand_on(event: events.Event) -> None:
+    """Give an event to the process that started the ranks, which shows and records it."""
+    sys.stdout.write(events.to_line(event))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -2,16 +2,15 @@
 
 import os
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import SMALL_RECIPE, run_llmctl
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def _modules() -> list[Path]:
@@ -56,38 +55,6 @@ def text_folder(tmp_path_factory, texts) -> Path:
     return folder
 
 
-SMALL_RECIPE = """
-name = "small"
-[corpus]
-heldout_fraction = 0.2
-[corpus.sources.code]
-path = "{texts}"
-[tokenizer]
-vocab_size = 512
-train_bytes = 300000
-[model]
-hidden_size = 32
-layers = 4
-heads = 2
-ffn_size = 64
-window = 32
-[pretrain]
-tokens = 5120
-seq_len = 64
-batch_tokens = 256
-micro_batch = 2
-optimizer = "muon"
-warmup_steps = 2
-mix = {{ code = 1.0 }}
-checkpoint = {{ every_steps = 3 }}
-[eval]
-questions = 8
-bits_per_byte_bytes = 20000
-generations = 4
-long_documents = 2
-"""
-
-
 @pytest.fixture
 def small_recipe(tmp_path, text_folder) -> Path:
     """A recipe whose pretraining of 20 steps takes seconds."""
@@ -113,16 +80,6 @@ def two_ranks():
     ranks = TwoRanks()
     yield ranks
     ranks.stop()
-
-
-def command(*arguments: Any) -> list[str]:
-    """The installed console script of this environment."""
-    return [str(Path(sys.executable).with_name("llmctl")), *map(str, arguments)]
-
-
-def run_llmctl(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command line through its real entry point."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, **options)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run_llmctl
+from helpers import REPOSITORY, run_llmctl
 
 COMMANDS = ("run", "curate", "tokenizer", "pretrain", "midtrain", "longctx", "sft", "eval", "generate", "chat", "lineage",
             "verify", "runs", "explain")  # fmt: skip

@@ -5,7 +5,7 @@ import shlex
 from functools import cache
 
 import pytest
-from conftest import REPOSITORY, run_llmctl
+from helpers import REPOSITORY, run_llmctl
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 TYPED = sorted(

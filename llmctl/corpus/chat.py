@@ -124,10 +124,10 @@ def _error_turns(document: Document, chance: random.Random) -> Iterator[Turn]:
     if tree is None:
         return
     for definition in definitions(document.text, tree, private=True):
-        if not isinstance(definition.node, FunctionNode) or len(definition.source) > LONGEST_SOURCE:
+        if not isinstance(definition.node, FunctionNode):
             continue
         found = dict.fromkeys(raised(definition.node))
-        if len(found) == 1:
+        if len(found) == 1 and len(definition.source) <= LONGEST_SOURCE:
             ((exception, message),) = found
             if "\n" not in message and f'"{message}"' in definition.source.replace("'", '"'):
                 question = chance.choice(ASK_ERROR).format(name=definition.name, code=definition.source)

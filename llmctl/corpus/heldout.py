@@ -7,18 +7,34 @@ more than half of its lines with a held-out one, or of that one's lines, is drop
 
 import hashlib
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 from llmctl.corpus.documents import Document
 
 SHORTEST_LINE = 12  # characters: shorter ones ("else:", "return") are everywhere
 FEWEST_LINES = 8  # documents with fewer tell nothing by their lines
 OVERLAP = 0.5
+BEGINNING, END = "#beginning", "#end"
 COMMON = 20  # a line in more held-out documents than this is boilerplate (licence headers)
 
 
+def place_of(name: str) -> float:
+    """Where the document of this name stands in [0, 1), the same on every machine; what stands below the share held out is."""
+    return int.from_bytes(hashlib.sha256(f"heldout/{name}".encode()).digest()[:8], "big") / 2**64
+
+
 def is_heldout(name: str, fraction: float) -> bool:
-    """Whether the document of this name is held out."""
-    return int.from_bytes(hashlib.sha256(f"heldout/{name}".encode()).digest()[:8], "big") < fraction * 2**64
+    """Whether the document of this name is held out. Of a text that is a source by itself, the end is."""
+    return name.endswith(END) or (place_of(name) < fraction and not name.endswith(BEGINNING))
+
+
+def parted(document: Document, fraction: float) -> list[Document]:
+    """Beginning and end of a document, cut at the line break before its last `fraction`."""
+    cut = document.text.rfind("\n", 0, round(len(document.text) * (1 - fraction))) + 1
+    if not cut:
+        return [document]
+    parts = {BEGINNING: document.text[:cut], END: document.text[cut:]}
+    return [replace(document, text=text, id=document.id + part) for part, text in parts.items()]
 
 
 def telling_lines(text: str) -> set[int]:
@@ -32,8 +48,12 @@ class HeldOutLines:
     def __init__(self) -> None:
         self._where: defaultdict[int, list[int]] = defaultdict(list)
         self._sizes: list[int] = []
+        self._names: set[str] = set()
 
     def add(self, document: Document) -> None:
+        if document.id in self._names:  # text and conversations may be about the same file
+            return
+        self._names.add(document.id)
         lines = telling_lines(document.text)
         for line in lines:
             self._where[line].append(len(self._sizes))

@@ -19,7 +19,7 @@ class SuiteResult:
     correct: tuple[bool, ...]
     """Question by question, for paired comparison."""
     truncated: int
-    """Questions whose examples had to be left out, in part, because the prompt was longer than the context."""
+    """Questions that were longer than the context with all examples: some were left out, or the question's beginning."""
 
     @property
     def accuracy(self) -> float:
@@ -39,18 +39,20 @@ def examples(suite: Suite, shots: int, seed: int) -> list[Question]:
 def evaluate(model: Any, tokenizer: Any, suite: Suite, shots: int, seed: int) -> SuiteResult:
     """The choice with the highest log-likelihood per byte is the model's answer.
 
-    Examples that do not fit into the context are left out, and the questions where that happened counted.
+    What does not fit into the context is left out, examples first, and the questions where that happened are counted.
     """
     limit = model.config.max_position_embeddings
     examples_first = [tokenize(tokenizer, example.solved + "\n") for example in examples(suite, shots, seed)]
     prefixes = [list(chain.from_iterable(examples_first[skipped:])) for skipped in range(len(examples_first) + 1)]
     asked: dict[int, list[int]] = {}
     """Questions by the number of examples that are left out."""
-    encoded = []
+    encoded, cut = [], 0
     for number, question in enumerate(suite.questions):
-        choices = [tokenize(tokenizer, choice) for choice in question.choices]
+        choices = [tokenize(tokenizer, choice)[: limit - 1] for choice in question.choices]
         longest = max(map(len, choices))
-        context = tokenize(tokenizer, question.context)[-(limit - longest) :]
+        whole = tokenize(tokenizer, question.context)
+        context = whole[-(limit - longest) :]
+        cut += len(context) < len(whole) or longest == limit - 1
         room = limit - longest - len(context)
         skipped = next(index for index, prefix in enumerate(prefixes) if len(prefix) <= room)
         asked.setdefault(skipped, []).append(number)
@@ -64,7 +66,7 @@ def evaluate(model: Any, tokenizer: Any, suite: Suite, shots: int, seed: int) ->
             question = suite.questions[number]
             per_byte = [float(next(scores).sum()) / len(choice.encode()) for choice in question.choices]
             correct[number] = int(np.argmax(per_byte)) == question.answer
-    truncated = sum(len(numbers) for skipped, numbers in asked.items() if skipped)
+    truncated = max(cut, sum(len(numbers) for skipped, numbers in asked.items() if skipped))
     return SuiteResult(suite.name, shots, tuple(correct), truncated)
 
 

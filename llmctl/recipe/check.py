@@ -9,6 +9,7 @@ from llmctl.recipe.positions import Key
 from llmctl.recipe.presets import SHAPES, resolve_model
 from llmctl.recipe.schema import (
     CHAT_BUILTINS,
+    RESERVED,
     TEXT_BUILTINS,
     AverageTable,
     ChatTable,
@@ -25,6 +26,8 @@ def check(recipe: Recipe, folder: Path) -> list[Problem]:
     """Every mistake, with the key where it is best mended."""
     problems = [*check_sources(recipe), *check_tokenizer(recipe), *check_model(recipe), *check_order(recipe)]
     for stage in recipe.stages.values():
+        if stage.name in RESERVED:
+            problems.append((("stage", stage.name), f"{stage.name!r} is taken: every run has a step of that name"))
         key: Key = (stage.name,) if stage.name == stage.kind else ("stage", stage.name)
         problems += [((*key, field), message) for field, message in check_parent(recipe, stage)]
         if isinstance(stage, TrainTable):
@@ -44,6 +47,8 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
 
 def check_tokenizer(recipe: Recipe) -> Iterator[Problem]:
     table = recipe.tokenizer
+    if table is not None and table.path is not None and not Path(table.path).exists() and not looks_like_hub_name(table.path):
+        yield ("tokenizer", "path"), f"path = {table.path!r}: no such folder (seen from {Path.cwd()}), and no hub name"
     outside = [s.from_ for s in recipe.stages.values() if s.from_ is not None and s.from_ not in recipe.stages]
     if table is None:
         if not outside:
@@ -129,12 +134,11 @@ def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
             "batch_tokens",
             f"batch_tokens = {stage.batch_tokens:,} is no multiple of seq_len = {stage.seq_len:,}; nearest is {nearest}",
         )
-    elif stage.micro_batch is not None and (stage.batch_tokens // stage.seq_len) % (stage.micro_batch * stage.processes):
+    elif (stage.batch_tokens // stage.seq_len) % ((stage.micro_batch or 1) * stage.processes):
         rows = stage.batch_tokens // stage.seq_len
-        yield (
-            "micro_batch",
-            f"{stage.micro_batch} rows on {stage.processes} ranks do not divide the batch of {rows} rows",
-        )
+        field = "processes" if stage.micro_batch is None else "micro_batch"
+        of_each = "" if stage.micro_batch is None else f"{stage.micro_batch} rows on "
+        yield field, f"{of_each}{stage.processes} ranks do not divide the batch of {rows} rows"
     if stage.tokens is not None and stage.tokens < stage.batch_tokens:
         yield "tokens", f"tokens = {stage.tokens:,} is less than one step of batch_tokens = {stage.batch_tokens:,}"
     elif stage.tokens is not None and stage.warmup_steps > stage.tokens // stage.batch_tokens:
@@ -148,6 +152,7 @@ def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
             f"Muon needs whole matrices, and zero_stage = {stage.zero_stage} shards them into flat pieces; "
             'use zero_stage = 0, or optimizer = "adamw"',
         )
+    yield from check_moments(recipe, stage)
     yield from check_mix(recipe, stage)
     if isinstance(stage, LongContextTable):
         yield from check_context(recipe, stage)
@@ -155,6 +160,21 @@ def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
         hidden = resolve_model(recipe.model)["hidden_size"]
         if hidden and stage.rank > hidden:
             yield "rank", f"rank = {stage.rank} is larger than the model's width of {hidden}"
+
+
+def check_moments(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
+    if not stage.carry_optimizer:
+        return
+    if isinstance(stage, LoraTable):
+        yield "carry_optimizer", "an adapter's weights are new; there are no moments to carry over"
+    for name in parents_of(stage, recipe):
+        parent = recipe.stages[name]
+        if isinstance(parent, TrainTable) and parent.optimizer != stage.optimizer:
+            yield (
+                "optimizer",
+                f"optimizer = {stage.optimizer!r} cannot take over the moments of [{name}], which has {parent.optimizer!r}; "
+                "use the same one, or carry_optimizer = false",
+            )
 
 
 def check_mix(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:

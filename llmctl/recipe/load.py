@@ -61,6 +61,16 @@ def load_recipe(file: Path, overrides: Iterable[str] = (), smoke: bool = False) 
     return recipe
 
 
+def dump_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Plain values of a recipe, every default in them; `restore_recipe` reads them back."""
+    return recipe.model_dump(mode="json", by_alias=True)
+
+
+def restore_recipe(values: dict[str, Any]) -> Recipe:
+    stages = {name: STAGE_TABLES[table["kind"]].model_validate(table) for name, table in values["stages"].items()}
+    return Recipe.model_validate(values | {"stages": {}}).model_copy(update={"stages": stages})
+
+
 def read(file: Path, seen: tuple[Path, ...] = ()) -> Source:
     """Parse `file` and what it extends; tables merge, arrays replace, `name = false` removes a table or a key."""
     try:
@@ -127,7 +137,11 @@ def validate(source: Source, problems: list[str]) -> Recipe | None:
             stages[kind] = ((kind,), {"kind": kind} | table)
         elif table is not None:
             problems.append(f"{source.place((kind,))}: {kind} = {table!r}: expected a table [{kind}]")
-    for name, table in dict(values.pop("stage", {})).items():
+    named = values.pop("stage", {})
+    if not isinstance(named, dict):
+        problems.append(f"{source.place(('stage',))}: stage = {named!r}: expected tables [stage.NAME]")
+        named = {}
+    for name, table in named.items():
         stages[name] = (("stage", name), table if isinstance(table, dict) else {})
     typed: dict[str, Any] = {}
     for name, (key, table) in stages.items():

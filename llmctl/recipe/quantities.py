@@ -18,7 +18,7 @@ def _reader(units: dict[str, int], expected: str):
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError(f"expected {expected}")
         if isinstance(value, int | float):
-            if value != int(value) or value < 0:
+            if not 0 <= value < float("inf") or value != int(value):
                 raise ValueError(f"expected {expected}")
             return int(value)
         match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([A-Za-z]*)", value.strip())

@@ -4,16 +4,34 @@ A field is part of a stage's identity (it decides the outcome, and so the key of
 execution (how the work is done: ranks, micro-batch, checkpoints).
 """
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from llmctl.recipe.quantities import Length, Size, Tokens
 
 TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
 CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Of runs and stages: they name folders."""
+
+RESERVED = ("corpus", "tokenizer", "tokens", "eval")
+"""Names of what a run makes beside the stages."""
+
 StageKind = Literal["pretrain", "midtrain", "longctx", "sft", "lora", "average"]
+
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+def expanded(place: Any) -> Any:
+    """A path with its `~` written out."""
+    return str(Path(place).expanduser()) if isinstance(place, str) and place.startswith("~") else place
+
+
+Place = Annotated[str, BeforeValidator(expanded)]
 
 
 def execution(default: Any, **constraints: Any) -> Any:
@@ -36,7 +54,7 @@ class Table(BaseModel):
 class TokenizerTable(Table):
     """[tokenizer]: a byte-level BPE trained on the corpus, or one that is there."""
 
-    path: str | None = None
+    path: Place | None = None
     """Folder or hub name of an existing tokenizer; then none is trained."""
     vocab_size: int = Field(default=4096, ge=300)
     """Tokens, the 256 bytes and the special tokens included."""
@@ -49,13 +67,13 @@ class TokenizerTable(Table):
 class SourceTable(Table):
     """[corpus.sources.NAME]: where documents come from."""
 
-    path: str
+    path: Place
     """A file or folder (.jsonl[.gz|.zst], .parquet, .txt, .md, .py), `hf:org/name`, or builtin:python-stdlib, python-packages,
     python-docstrings, python-errors."""
     kind: Literal["text", "chat"] = "text"
     """Documents of text, or conversations. The built-in chat data are known as such."""
     max_bytes: Size | None = None
-    """Bytes of text to take at most, spread over the whole source."""
+    """Bytes of text to take at most, from the beginning; of the built-in sources, files from all over them."""
     text_field: str = "text"
     """Field of a JSON row or Parquet column that holds the text."""
     split: str = "train"
@@ -76,8 +94,8 @@ class SourceTable(Table):
 class CorpusTable(Table):
     """[corpus]: the text of the run, snapshot into it before anything else."""
 
-    heldout_fraction: float = Field(default=0.05, ge=0.0, lt=0.5)
-    """Share of the documents that no stage trains on, chosen by the hash of their name."""
+    heldout_fraction: float = Field(default=0.05, gt=0.0, lt=0.5)
+    """Share of the documents that no stage trains on, chosen by the hash of their name; at least one of every source."""
     sources: dict[str, SourceTable] = {}
     """The sources by name."""
 
@@ -130,11 +148,11 @@ class CheckpointTable(Table):
 class StageTable(Table):
     """What every stage has."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     """Of the stage; the table's own name."""
     kind: StageKind
     """What the stage does. The plain tables [pretrain], [midtrain], ... are of the kind of their name."""
-    from_: str | None = Field(default=None, alias="from")
+    from_: Place | None = Field(default=None, alias="from")
     """Where the weights come from: a stage, a model folder, a GGUF file or a hub name.
     Left out: the nearest stage before it; pretrain makes a new model."""
 
@@ -142,13 +160,13 @@ class StageTable(Table):
 class TrainTable(StageTable):
     """What every stage that trains has."""
 
-    tokens: Tokens | None = None
+    tokens: Tokens | None = Field(default=None, gt=0)
     """Budget in tokens; rounded down to whole steps."""
     epochs: float | None = Field(default=None, gt=0)
     """Budget in passes over the mix, instead of `tokens`."""
-    seq_len: Length = 8192
+    seq_len: Length = Field(default=8192, ge=8)
     """Tokens in a row."""
-    batch_tokens: Tokens = 4_194_304
+    batch_tokens: Tokens = Field(default=4_194_304, gt=0)
     """Tokens in a step, over all ranks; a multiple of seq_len."""
     micro_batch: int | None = execution(None, ge=1)
     """Rows in one forward pass of a rank. Left out: the largest that fits."""
@@ -170,7 +188,7 @@ class TrainTable(StageTable):
     """Peak learning rate of Muon."""
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
     """Decay rate of Muon's momentum."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Rate, Rate] = (0.9, 0.95)
     """AdamW's decay rates of the moments."""
     eps: float = 1e-8
     """AdamW's epsilon."""
@@ -180,7 +198,7 @@ class TrainTable(StageTable):
     """Whether input embeddings are decayed too."""
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
     """How the rate falls after the warmup; wsd is flat until its last `decay_fraction`."""
-    schedule_tokens: Tokens | None = None
+    schedule_tokens: Tokens | None = Field(default=None, gt=0)
     """Tokens at which the schedule ends, when planned longer than the budget."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warmup from zero."""
@@ -289,7 +307,7 @@ class LoraTable(ChatTable):
 class AverageTable(StageTable):
     """A stage of kind "average": the mean of several checkpoints' weights."""
 
-    of: list[str] = Field(min_length=1)
+    of: list[Place] = Field(min_length=1)
     """Stages, folders or hub names."""
     weights: list[float] | None = None
     """One for each; they are normalised. Left out: equal."""
@@ -322,7 +340,7 @@ class TrackingTable(Table):
 class Recipe(Table):
     """A recipe: the whole life of a model."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=NAME)
     """Of the run: its artifacts are in runs/NAME."""
     seed: int = 1
     """Of weights, data order and questions."""

@@ -1,6 +1,7 @@
 """Held-out text and conversations of a run, the same for every stage that is measured on them."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 from llmctl.corpus.documents import Conversation, Document, read_conversations, read_documents
@@ -27,16 +28,12 @@ def beginning(text: str, size: int) -> str:
     return text.encode()[:size].decode(errors="ignore")
 
 
-def long_documents(corpus: Path, sources: list[str], minimum_bytes: int, count: int) -> list[Document]:
-    """The first `count` held-out documents of at least `minimum_bytes`."""
-    found: list[Document] = []
+def long_documents(corpus: Path, sources: list[str], minimum_bytes: int) -> Iterator[Document]:
+    """The held-out documents of at least `minimum_bytes`."""
     for source in sources:
         for document in read_documents(corpus, source, "heldout"):
             if len(document.text.encode()) >= minimum_bytes:
-                found.append(document)
-                if len(found) == count:
-                    return found
-    return found
+                yield document
 
 
 def sample_conversations(corpus: Path, sources: list[str], count: int, seed: int) -> list[Conversation]:
@@ -46,4 +43,5 @@ def sample_conversations(corpus: Path, sources: list[str], count: int, seed: int
     for source in sources:
         found = list(read_conversations(corpus, source, "heldout"))
         chosen += random.Random(f"{seed}/{source}").sample(found, min(share, len(found)))
+    random.Random(seed).shuffle(chosen)  # the first few are of every source, too
     return chosen

@@ -40,5 +40,17 @@ def heldout_bits(stage: Stage, model: Any, source: str, seq_len: int) -> float:
     return bits_per_byte(model, tokenizer_of(stage), texts, seq_len).bits_per_byte
 
 
+def parent_bits(stage: Stage, source: str, seq_len: int) -> float | None:
+    """The same of the parent, where it has measured itself: on the same sample of the same source, in the same windows."""
+    parent = stage.parent
+    table = None if parent is None else stage.recipe.stages.get(parent.stage)
+    if parent is None or getattr(table, "seq_len", None) != seq_len or source != stage.reference_source:
+        return None
+    measured = parent.manifest["metrics"]
+    return measured.get("bits_per_byte") if measured.get("bits_per_byte_bytes") == stage.recipe.eval.bits_per_byte_bytes else None
+
+
 def change(before: float, after: float) -> str:
+    if not before:
+        return ""
     return f"{100 * (after - before) / before:+.1f} %"

@@ -4,7 +4,7 @@ Reported: held-out bits per byte on the stage's target domain and on the referen
 """
 
 from llmctl import events
-from llmctl.stages.measure import change, heldout_bits, opened
+from llmctl.stages.measure import change, heldout_bits, opened, parent_bits
 from llmctl.stages.pretrain import data
 from llmctl.stages.training import Specialty, Stage
 
@@ -18,7 +18,8 @@ def report(stage: Stage) -> dict[str, float]:
         assert model_folder is not None
         with opened(model_folder) as model:
             for source in sources:
-                bits[source].append(heldout_bits(stage, model, source, table.seq_len))
+                known = parent_bits(stage, source, table.seq_len) if model_folder == stage.parent_model else None
+                bits[source].append(known or heldout_bits(stage, model, source, table.seq_len))
     events.emit(
         events.Table(
             f"{stage.name}: bits per byte, held-out",
@@ -31,7 +32,10 @@ def report(stage: Stage) -> dict[str, float]:
     )
     metrics = {f"bits_per_byte/{source}": after for source, (_, after) in bits.items()}
     metrics |= {f"bits_per_byte_before/{source}": before for source, (before, _) in bits.items()}
-    return metrics | {"bits_per_byte": bits[stage.reference_source][1]}
+    return metrics | {
+        "bits_per_byte": bits[stage.reference_source][1],
+        "bits_per_byte_bytes": stage.recipe.eval.bits_per_byte_bytes,
+    }
 
 
 SPECIALTY = Specialty(data, lambda stage: {}, report)

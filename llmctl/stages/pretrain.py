@@ -33,7 +33,12 @@ def report(stage: Stage) -> dict[str, float]:
             ((f"{bits:.3f}", f"{xz:.3f}", f"{primed:.3f}"),),
         )
     )
-    return {"bits_per_byte": bits, "xz_bits_per_byte": xz, "xz_primed_bits_per_byte": primed}
+    return {
+        "bits_per_byte": bits,
+        "bits_per_byte_bytes": stage.recipe.eval.bits_per_byte_bytes,
+        "xz_bits_per_byte": xz,
+        "xz_primed_bits_per_byte": primed,
+    }
 
 
 SPECIALTY = Specialty(data, lambda stage: {}, report)

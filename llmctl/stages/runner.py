@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from llmctl import events
-from llmctl.errors import Interrupted
+from llmctl.errors import Interrupted, StageFailed
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import content_key
@@ -53,8 +53,7 @@ class Runner:
         if self.rank > 0:
             if node.trains:
                 node.work(context)
-            while not artifact.done:
-                time.sleep(POLL_SECONDS)
+            self._wait_for_first_rank(artifact)
             return
         artifact.create()
         with artifact.lock():
@@ -79,3 +78,14 @@ class Runner:
                 started=started,
             )
             artifact.set_state(status="done")
+
+    def _wait_for_first_rank(self, artifact: Artifact) -> None:
+        """Raises:
+        StageFailed: rank 0 has failed or was stopped.
+        """
+        since = time.time()
+        while not artifact.done:
+            state = artifact.state
+            if state.get("status") in ("failed", "stopped") and state["updated"] > since:
+                raise StageFailed(f"{artifact.name}: rank 0 {state['status']}")
+            time.sleep(POLL_SECONDS)

@@ -4,17 +4,19 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.recipe.load import load_recipe
-from llmctl.recipe.schema import AverageTable, Recipe
+from llmctl.preflight.plan import plan_stage
+from llmctl.recipe.check import looks_like_hub_name
+from llmctl.recipe.load import dump_recipe, load_recipe, restore_recipe
+from llmctl.recipe.schema import AverageTable, Recipe, TrainTable
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.files import write_json
 from llmctl.runs.store import Run, RunStore, default_root
-from llmctl.stages.graph import build_graph
+from llmctl.stages.graph import build_graph, needed_for
 from llmctl.stages.runner import Runner
 
 Show = Callable[[Artifact], AbstractContextManager[object]]
@@ -26,12 +28,15 @@ class OpenRun:
 
     recipe: Recipe
     store: RunStore
+    origin: dict[str, Any]
+    """Recipe file and overrides, noted in the run's folder for commands without a recipe."""
 
     def make(self, kinds: list[str] | None, ranks: int | None, show: Show) -> dict[str, Artifact]:
         """Make the nodes of `kinds`, or all of the recipe.
 
         Raises:
-            UserError: the recipe has no stage of these kinds.
+            UserError: the recipe has no stage of these kinds, or their batches cannot be shared by the ranks. Nothing is
+                written then.
         """
         graph = build_graph(self.recipe)
         targets = list(graph) if kinds is None else [name for name, node in graph.items() if node.kind in kinds]
@@ -44,12 +49,17 @@ class OpenRun:
         joined, rank = launched()
         if joined > 1 and ranks not in (None, joined):
             raise UserError(f"a launcher started {joined} ranks; leave --gpus and --processes out")
+        for node in needed_for(graph, targets):
+            if isinstance(table := self.recipe.stages.get(node.name), TrainTable):
+                plan_stage(self.recipe, node.name, joined if joined > 1 else ranks or table.processes)
+        if rank == 0:
+            self.store.record_recipe(self.recipe.name, self.origin | {"resolved": dump_recipe(self.recipe)})
         return Runner(self.recipe, self.store, show, ranks, rank).make(targets)
 
 
 def launched() -> tuple[int, int]:
     """(ranks, this one's number) where torchrun, deepspeed or srun started this process, else (1, 0)."""
-    if not {"RANK", "SLURM_PROCID"} & set(os.environ):
+    if not {"RANK", "SLURM_STEP_NUM_TASKS"} & set(os.environ):
         return 1, 0
     from llmctl.train.distributed import adopt_slurm_environment, launched_rank, launched_world_size
 
@@ -61,30 +71,38 @@ def open_run(recipe: Path | None, overrides: list[str], runs: Path | None, smoke
     """The run of a recipe file, or, with none given, the newest run, which is named."""
     store = RunStore(runs or default_root())
     if recipe is not None:
-        loaded = load_recipe(recipe, overrides, smoke=smoke)
         origin = {"path": str(recipe.resolve()), "overrides": overrides, "smoke": smoke}
     else:
         newest = store.newest_run()
         origin = store.recorded_recipe(newest.name)
-        print(f"no recipe given: the newest run is {newest.name!r}, made from {origin['path']}", file=sys.stderr)
-        loaded = load_recipe(Path(origin["path"]), origin["overrides"] + overrides, smoke=origin["smoke"])
-    if launched()[1] == 0:
-        store.record_recipe(loaded.name, origin)
-    return OpenRun(loaded, store)
+        if launched()[1] == 0:
+            print(f"no recipe given: the newest run is {newest.name!r}, made from {origin['path']}", file=sys.stderr)
+        # The keys that the run was made with go on: `sft --set sft.lr=1e-3`, and then `sft --lora` on top of that very sft.
+        origin |= {"overrides": origin["overrides"] + overrides, "smoke": smoke or origin["smoke"]}
+    return OpenRun(load_recipe(Path(origin["path"]), origin["overrides"], smoke=origin["smoke"]), store, origin)
 
 
-def find_or_newest(store: RunStore, checkpoint: str | None) -> Path:
-    """The model folder of `checkpoint`; of the newest one, which is named, where it is left out. A hub name stays."""
+def find_or_newest(store: RunStore, checkpoint: str | None) -> str:
+    """The model folder of `checkpoint`; of the newest one, which is named, where it is left out. A hub name stays.
+
+    Raises:
+        UserError: there is none.
+    """
     if checkpoint is None:
         newest = store.newest_checkpoint(store.newest_run())
         print(f"no checkpoint given: the newest is {newest.run}/{newest.stage} ({newest.folder})", file=sys.stderr)
-        return newest.folder / "model"
-    return store.find_checkpoint(checkpoint)
+        return str(newest.folder / "model")
+    try:
+        return str(store.find_checkpoint(checkpoint))
+    except UserError:
+        if not looks_like_hub_name(checkpoint) or checkpoint.split("/")[0] in (run.name for run in store.runs()):
+            raise
+        return checkpoint
 
 
 def open_checkpoint(checkpoint: str | None, runs: Path | None) -> tuple[Any, Any]:
     """Model and tokenizer, ready to generate."""
-    folder = str(find_or_newest(RunStore(runs or default_root()), checkpoint))
+    folder = find_or_newest(RunStore(runs or default_root()), checkpoint)
     import torch
 
     from llmctl.model.load import load_model
@@ -100,25 +118,28 @@ def evaluate_checkpoint(
     """Score a checkpoint beside its parent on the suites of the newest run that it belongs to."""
     from llmctl.stages.evaluate import Checkpoint, score
 
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UserError(f"--json {json_file}: there is no folder {json_file.parent}")
     store = RunStore(runs or default_root())
     model = find_or_newest(store, checkpoint)
-    owner = store.owner(model)
+    owner = store.owner(Path(model))
+    if owner is not None:  # which may be of another folder of runs than the one that is set
+        store = RunStore(owner.folder.parent.parent)
     run = Run(owner.folder.parent) if owner is not None else store.newest_run()
-    origin = store.recorded_recipe(run.name)
-    recipe = load_recipe(Path(origin["path"]), origin["overrides"], smoke=origin["smoke"])
-    compared = [Checkpoint(owner.stage if owner is not None else model.name, model)]
+    recipe = restore_recipe(store.recorded_recipe(run.name)["resolved"])
+    compared = [Checkpoint(owner.stage if owner is not None else Path(model).name, model)]
     corpora = [artifact for artifact in run.artifacts if artifact.done and artifact.stage == "corpus"]
     if owner is not None:
         parents = store.parents(owner)
         corpora = [parents["corpus"]] if "corpus" in parents else corpora
-        trained = [p for p in parents.values() if (p.folder / "model").is_dir()]
-        compared = [*(Checkpoint(p.stage, p.folder / "model") for p in trained[-1:]), *compared]
+        for parent in [p for p in parents.values() if (p.folder / "model").is_dir()][-1:]:
+            compared = [Checkpoint(parent.stage, str(parent.folder / "model")), replace(compared[0], parent=parent.stage)]
     if not corpora:
         raise UserError(f"{run.folder}: no finished corpus to take held-out questions from; run `llmctl curate` first")
     wanted = shots or recipe.eval.shots
     scores = score(compared, corpora[-1].folder, recipe, recipe.eval, [0, wanted] if few_shot else [shots or 0])
     if json_file is not None:
-        write_json(json_file, scores | {"model": str(model)})
+        write_json(json_file, scores | {"model": model})
 
 
 def converse(checkpoint: str | None, tokens: int, temperature: float, runs: Path | None) -> None:

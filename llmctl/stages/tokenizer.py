@@ -5,9 +5,11 @@ Leaves: `tokenizer/`, what `AutoTokenizer` loads, and bytes per token of every s
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 from llmctl import events
 from llmctl.recipe.schema import Recipe
+from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 
 SAMPLE_DOCUMENTS = 200
@@ -15,9 +17,11 @@ SAMPLE_DOCUMENTS = 200
 
 def node(recipe: Recipe) -> Node:
     table = recipe.tokenizer
+    origin = table.path if table else external_origin(recipe)
     identity = {
         "tokenizer": table.model_dump(mode="json") if table else None,
-        "from": None if table else external_origin(recipe),
+        "from": None if table else origin,
+        "files": fingerprint_path(Path(origin)) if origin and Path(origin).exists() else None,
     }
     return Node("tokenizer", "tokenizer", 1, ("corpus",), identity, work)
 

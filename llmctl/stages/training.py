@@ -131,16 +131,26 @@ def _train(stage: Stage) -> Outcome:
             run_job(lambda: TrainJob.read(stage.folder / JOB_FILE))
         return Outcome([])
     if not trained:
-        job = make_job(stage, max(joined, ranks))
+        job = make_job(stage, joined if joined > 1 else ranks)
         file = job.write()
         if joined == 1 and ranks > 1:
             start_ranks(file, ranks)
         else:
             run_job(lambda: job)
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # a kill may have come before they were removed
-    metrics = specialty(stage.table.kind).report(stage)
+    metrics = tokens_consumed(stage) | specialty(stage.table.kind).report(stage)
     outputs = ["model", "adapter"] if (stage.folder / "adapter").exists() else ["model"]
     return Outcome(outputs, kept=["trainer"], metrics=metrics)
+
+
+def tokens_consumed(stage: Stage) -> dict[str, float]:
+    """Tokens that the stage has trained on, padding included, of each part of its mix."""
+    from llmctl.tokens.order import deal
+    from llmctl.train.job import JOB_FILE, TrainJob
+
+    job = TrainJob.read(stage.folder / JOB_FILE)
+    rows = deal(job.steps * job.batch_rows, [part.share for part in job.parts])
+    return {f"tokens/{part.name}": count * stage.table.seq_len for part, count in zip(job.parts, rows, strict=True)}
 
 
 def make_job(stage: Stage, ranks: int) -> Any:
@@ -170,13 +180,15 @@ def make_job(stage: Stage, ranks: int) -> Any:
         parent=stage.parent_model,
         moments=moments(stage),
         seed=recipe.seed if table.seed is None else table.seed,
-        tensorboard=recipe.tracking.tensorboard,
         **special.additions(stage),
     )
 
 
 def moments(stage: Stage) -> str | None:
-    if not stage.table.carry_optimizer or stage.parent is None:
+    if not stage.table.carry_optimizer:
+        return None
+    if stage.parent is None:
+        events.say(f"{stage.table.from_} is no stage of this run and has no trainer state; moments start at zero")
         return None
     trainer = stage.parent.folder / "trainer"
     if not trainer.is_dir():

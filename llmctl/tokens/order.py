@@ -1,4 +1,4 @@
-"""Data order: which row stands at a position, as a function of the seed and the position alone.
+"""Data order: which row stands at a position, as a function of a key (seed and stage) and the position alone.
 
 A position of the whole stage is shuffled by a keyed permutation (a Feistel network over the next power of four, walked
 until it falls into the range), which costs O(1) and keeps no table. The shuffled positions are dealt to the sources
@@ -51,13 +51,13 @@ def deal(total: int, shares: list[float]) -> list[int]:
 
 
 class DataOrder:
-    """`rows` positions over sources of `counts` rows each, in proportion to `shares`."""
+    """`rows` positions over sources of `counts` rows each, in proportion to `shares`. Another `key` is another order."""
 
-    def __init__(self, counts: list[int], shares: list[float], rows: int, seed: int) -> None:
-        self.counts, self.seed, self.rows = counts, seed, rows
+    def __init__(self, counts: list[int], shares: list[float], rows: int, key: str) -> None:
+        self.counts, self.key, self.rows = counts, key, rows
         self.dealt = deal(rows, shares)
         self._starts = [0, *accumulate(self.dealt)]
-        self._positions = Permutation(max(1, rows), f"{seed}/positions")
+        self._positions = Permutation(max(1, rows), f"{key}/positions")
         self._passes: dict[tuple[int, int], Permutation] = {}
 
     @property
@@ -72,5 +72,5 @@ class DataOrder:
         epoch, index = divmod(place - self._starts[source], self.counts[source])
         permutation = self._passes.get((source, epoch))
         if permutation is None:
-            permutation = self._passes[source, epoch] = Permutation(self.counts[source], f"{self.seed}/{source}/{epoch}")
+            permutation = self._passes[source, epoch] = Permutation(self.counts[source], f"{self.key}/{source}/{epoch}")
         return source, permutation(index)

@@ -52,7 +52,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def save(engine: Engine, folder: Path, position: Position) -> None:
-    """Write the state to `folder` (which must not exist) through a temporary sibling. Collective over the ranks."""
+    """Write the state to `folder` through a temporary sibling. Collective over the ranks."""
     from safetensors.torch import save_file
 
     aside = folder.with_name(f".{folder.name}.tmp")
@@ -74,6 +74,7 @@ def save(engine: Engine, folder: Path, position: Position) -> None:
         shards = {path.name: sha256_file(path) for path in sorted(aside.glob("*.safetensors"))}
         write_json(aside / STATE_FILE, {"format": 1, **asdict(position), "shards": shards})
         _sync_folder(aside)
+        shutil.rmtree(folder, ignore_errors=True)  # a broken one of the same step, which was passed over
         os.rename(aside, folder)
         _sync_folder(folder.parent)
     _barrier(engine)

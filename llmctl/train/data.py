@@ -43,7 +43,7 @@ class TrainingRows:
             [len(rows) for rows in self.sources],
             [part.share for part in job.parts],
             job.steps * job.batch_rows,
-            job.seed,
+            f"{job.seed}/{job.stage}",  # a later stage on the same source sees other rows than the ones before it
         )
         self.batch_rows = job.batch_rows
         for part, rows, times in zip(job.parts, self.sources, self.order.repetitions, strict=True):

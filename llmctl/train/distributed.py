@@ -1,35 +1,39 @@
 """Ranks: the one of this process, joining those that a launcher started, or starting them."""
 
 import atexit
+import gc
 import os
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 
 from llmctl import events
-from llmctl.errors import EXIT_CTRL_C, EXIT_INTERRUPTED, Interrupted, StageFailed
+from llmctl.errors import EXIT_CTRL_C, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, StageFailed, UserError
 
 TORCHRUN_SUCCESS = 0
+SRUN_TASKS = "SLURM_STEP_NUM_TASKS"  # set by srun alone; a batch script has SLURM_PROCID too, and is alone
+PATIENCE = timedelta(days=1)  # ranks wait while rank 0 tokenises, measures and writes alone
 
 
 def launched_world_size() -> int:
     """Ranks that `torchrun`, `deepspeed` or `srun` started this process among; 1 if none did."""
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get(SRUN_TASKS) or 1)
 
 
 def launched_rank() -> int:
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+    return int(os.environ.get("RANK") or (os.environ.get("SLURM_PROCID") if SRUN_TASKS in os.environ else 0) or 0)
 
 
 def adopt_slurm_environment() -> None:
     """`srun` sets its own names for what torch reads as RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR."""
-    if "RANK" in os.environ or "SLURM_PROCID" not in os.environ:
+    if "RANK" in os.environ or SRUN_TASKS not in os.environ:
         return
     os.environ["RANK"] = os.environ["SLURM_PROCID"]
-    os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
+    os.environ["WORLD_SIZE"] = os.environ[SRUN_TASKS]
     os.environ["LOCAL_RANK"] = os.environ.get("SLURM_LOCALID", "0")
     if "MASTER_ADDR" not in os.environ:
         nodes = subprocess.run(
@@ -42,8 +46,11 @@ def adopt_slurm_environment() -> None:
     os.environ.setdefault("MASTER_PORT", "29500")
 
 
-def has_compiler() -> bool:
-    """Whether extensions can be built and `torch.compile` can work on a CPU."""
+def has_compiler(device_type: str = "cpu") -> bool:
+    """Whether `torch.compile` can work: on a GPU Triton needs a C compiler; on a CPU, as DeepSpeed's extensions, it takes C++
+    and ninja."""
+    if device_type == "cuda":
+        return any(shutil.which(name) for name in ("cc", "gcc", "clang"))
     return bool(shutil.which("ninja")) and any(shutil.which(name) for name in ("g++", "c++", "clang++"))
 
 
@@ -53,6 +60,14 @@ def device_of_this_rank() -> torch.device:
         torch.cuda.set_device(index)
         return torch.device("cuda", index)
     return torch.device("cpu")
+
+
+def require_gpus(count: int) -> None:
+    """Raises:
+    UserError: this machine has fewer.
+    """
+    if torch.cuda.device_count() < count:
+        raise UserError(f"--gpus {count}: torch sees {torch.cuda.device_count()} GPUs here; --processes starts ranks on the CPU")
 
 
 def join_process_group() -> None:
@@ -75,10 +90,16 @@ def join_process_group() -> None:
         if launched_world_size() > 1:
             events.warn("no C++ compiler with ninja found: DeepSpeed's shared-memory operations are off, gloo serves instead")
     if launched_world_size() > 1:
-        torch.distributed.init_process_group(backend)
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
     else:
         torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
     atexit.register(torch.distributed.destroy_process_group)
+
+
+def wait_for_all() -> None:
+    """Return when every rank has come here. By then rank 0 has done what it does alone."""
+    if torch.distributed.get_world_size() > 1:
+        torch.distributed.all_reduce(torch.zeros(1))
 
 
 def start_ranks(job_file: Path, ranks: int) -> None:
@@ -89,20 +110,39 @@ def start_ranks(job_file: Path, ranks: int) -> None:
         StageFailed: a rank failed; its message is on the terminal.
     """
     events.say(f"starting {ranks} ranks on this machine")
+    outcome_file(job_file).unlink(missing_ok=True)
+    if torch.cuda.is_initialized():  # what this process has measured with, so that the ranks have the whole memory
+        gc.collect()
+        torch.cuda.empty_cache()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads_per_rank(ranks)))}
-    process = subprocess.Popen([*command, "-m", "llmctl.worker", str(job_file)], env=environment)
+    command += ["-m", "llmctl.worker", str(job_file)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, errors="replace")
     try:
-        code = process.wait()
+        code = _listen(process)
     except BaseException:
         process.terminate()  # the launcher hands SIGTERM to the ranks, which save and leave
-        process.wait()
+        _listen(process)
         raise
     outcome = read_outcome(job_file)
     if outcome in (EXIT_INTERRUPTED, EXIT_CTRL_C):
         raise Interrupted("stopped with a checkpoint; the same command goes on from there", outcome)
     if code != TORCHRUN_SUCCESS or outcome != 0:
-        raise StageFailed(f"a rank failed (launcher's exit code {code}); its message stands above")
+        failure = StageFailed(f"a rank failed (launcher's exit code {code}); its message stands above")
+        failure.exit_code = outcome or EXIT_FAILED
+        raise failure
+
+
+def _listen(process: subprocess.Popen[str]) -> int:
+    """Emit the events that rank 0 hands on, print what else the ranks write, and return the launcher's exit code."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = events.from_line(line)
+        if event is None:
+            print(line, end="", file=sys.stderr)
+        else:
+            events.emit(event)
+    return process.wait()
 
 
 def threads_per_rank(ranks: int) -> int:

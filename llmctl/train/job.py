@@ -1,6 +1,6 @@
 """One stage's training, described by plain values, so that the command line can hand it to ranks it starts."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -41,8 +41,6 @@ class TrainJob:
     rope: dict[str, Any] | None = None
     lora: dict[str, Any] | None = None
     seed: int = 1
-    tensorboard: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> TrainTable:

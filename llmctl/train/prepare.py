@@ -37,9 +37,12 @@ def checkpoint_activations(model: Any) -> None:
 
 def compile_layers(model: Any) -> None:
     """Compile block by block: blocks are alike, and one compilation serves them all. Eager, said once, where nothing
-    can be compiled (on a CPU that takes a C++ compiler)."""
-    if not torch.cuda.is_available() and not has_compiler():
+    can be compiled."""
+    if not has_compiler("cuda" if torch.cuda.is_available() else "cpu"):
         events.warn("no C++ compiler with ninja found: nothing is compiled, eager mode serves instead")
         return
+    # Layers share their code, and each kind of attention, training, evaluation and length compiles it anew; past the
+    # default of 8 it would go on in eager mode without a word.
+    torch._dynamo.config.recompile_limit = 64
     for layer in layers_of(model):
         layer.compile()

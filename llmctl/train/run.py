@@ -19,7 +19,7 @@ from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position, SavedState
 from llmctl.train.data import TrainingRows
 from llmctl.train.deepspeed_engine import DeepSpeedEngine
-from llmctl.train.distributed import device_of_this_rank, join_process_group
+from llmctl.train.distributed import device_of_this_rank, join_process_group, wait_for_all
 from llmctl.train.engine import Engine, settings_for_deepspeed
 from llmctl.train.job import TrainJob
 from llmctl.train.loop import LoopSettings, train
@@ -57,6 +57,7 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
         UserError: what the recipe asks for cannot be done with this data or on this machine.
     """
     join_process_group()
+    wait_for_all()
     job = job_of()
     engine, rows, micro_batch = _set_up(job)
     position = _starting_position(job, engine)

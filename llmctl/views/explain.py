@@ -118,6 +118,8 @@ def limits(info: Any) -> str:
 def type_name(annotation: Any) -> str:
     """The type in words that fit TOML."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
     if origin is typing.Literal:
         return " | ".join(shown(value) for value in arguments)
     if origin in (typing.Union, types.UnionType):

@@ -10,7 +10,7 @@ import torch
 from llmctl.evals.bits import bits_per_byte
 from llmctl.evals.continuations import continuation_log_probabilities
 from llmctl.evals.fewshot import SuiteResult, compare, evaluate
-from llmctl.evals.positions import loss_by_position
+from llmctl.evals.positions import long_enough, loss_by_position
 from llmctl.evals.score import token_log_probabilities
 from llmctl.model.attention import use_packed_attention
 from llmctl.model.build import ModelShape, build_model
@@ -54,8 +54,10 @@ def test_bits_per_byte_of_a_model_that_knows_nothing(model, tokenizer):
 
 
 def test_loss_by_position_splits_the_mean(model, tokenizer, texts):
-    whole = loss_by_position(model, tokenizer, texts[:3], 96, [0, 96])[0, 96]
-    parts = loss_by_position(model, tokenizer, texts[:3], 96, [0, 32, 96])
+    sequences = long_enough(tokenizer, ["too short", *texts], 96, limit=3)
+    assert [len(ids) for ids in sequences] == [97] * 3
+    whole = loss_by_position(model, sequences, [0, 96])[0, 96]
+    parts = loss_by_position(model, sequences, [0, 32, 96])
     assert whole == pytest.approx((parts[0, 32] * 32 + parts[32, 96] * 64) / 96, rel=1e-5)
 
 

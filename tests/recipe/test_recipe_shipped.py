@@ -1,7 +1,7 @@
 """The recipes that are shipped: they are read, their models can be built, and every stage can be planned."""
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from llmctl.preflight.plan import plan_stage
 from llmctl.recipe.graph import stage_order

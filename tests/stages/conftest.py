@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import run_llmctl
+from helpers import run_llmctl
 
 CHAIN = """
 name = "tiny"

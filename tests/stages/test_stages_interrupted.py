@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import command, run_llmctl
+from helpers import command, run_llmctl
 
 SECONDS = 120
 
@@ -30,7 +30,7 @@ def prepare(recipe: Path, runs: Path) -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, text_folder):
-    from conftest import SMALL_RECIPE
+    from helpers import SMALL_RECIPE
 
     folder = tmp_path_factory.mktemp("uninterrupted")
     recipe = folder / "small.toml"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_llmctl
+from helpers import run_llmctl
 
 SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
          "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 256, "vocab_size": 512}  # fmt: skip

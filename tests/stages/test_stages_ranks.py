@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_llmctl
+from helpers import run_llmctl
 from safetensors.torch import load_file
 
 
@@ -18,7 +18,7 @@ def weights(runs: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def one_rank(tmp_path_factory, text_folder):
-    from conftest import SMALL_RECIPE
+    from helpers import SMALL_RECIPE
 
     folder = tmp_path_factory.mktemp("ranks")
     recipe = folder / "small.toml"

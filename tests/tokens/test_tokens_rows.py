@@ -133,9 +133,9 @@ def test_dealing_sums_exactly_and_is_off_by_less_than_one(total, shares):
     seed=st.integers(0, 5),
 )
 def test_order_takes_every_row_of_a_source_before_any_twice(counts, rows, seed):
-    order = DataOrder(counts, [1.0] * len(counts), rows, seed)
+    order = DataOrder(counts, [1.0] * len(counts), rows, str(seed))
     taken = [order.at(position) for position in range(rows)]
-    assert taken == [DataOrder(counts, [1.0] * len(counts), rows, seed).at(position) for position in range(rows)]
+    assert taken == [DataOrder(counts, [1.0] * len(counts), rows, str(seed)).at(position) for position in range(rows)]
     for source, count in enumerate(counts):
         times = np.bincount([row for s, row in taken if s == source], minlength=count)
         assert times.max() - times.min() <= 1

@@ -1,0 +1,49 @@
+"""What tests of the command line share."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+SMALL_RECIPE = """
+name = "small"
+[corpus]
+heldout_fraction = 0.2
+[corpus.sources.code]
+path = "{texts}"
+[tokenizer]
+vocab_size = 512
+train_bytes = 300000
+[model]
+hidden_size = 32
+layers = 4
+heads = 2
+ffn_size = 64
+window = 32
+[pretrain]
+tokens = 5120
+seq_len = 64
+batch_tokens = 256
+micro_batch = 2
+optimizer = "muon"
+warmup_steps = 2
+mix = {{ code = 1.0 }}
+checkpoint = {{ every_steps = 3 }}
+[eval]
+questions = 8
+bits_per_byte_bytes = 20000
+generations = 4
+long_documents = 2
+"""
+
+
+def command(*arguments: Any) -> list[str]:
+    """The installed console script of this environment."""
+    return [str(Path(sys.executable).with_name("llmctl")), *map(str, arguments)]
+
+
+def run_llmctl(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line through its real entry point."""
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, **options)
