@@ -88,6 +88,11 @@ def test_what_is_not_there_is_named_with_exit_code_two(arguments, message, tmp_p
     assert "Traceback" not in result.stderr
 
 
+def test_the_argument_that_deepspeeds_launcher_adds_is_taken():
+    result = run_llmctl("--local_rank=0", "explain", "pretrain.lr")
+    assert result.returncode == 0, result.stderr
+
+
 def test_explain_shows_type_default_and_role():
     text = run_llmctl("explain", "pretrain.lr").stdout
     for part in ("Peak learning rate of AdamW", "number", "0.0003", "identity"):

@@ -15,7 +15,10 @@ SHORTEST_LINE = 12  # characters: shorter ones ("else:", "return") are everywher
 FEWEST_LINES = 8  # documents with fewer tell nothing by their lines
 OVERLAP = 0.5
 BEGINNING, END = "#beginning", "#end"
-COMMON = 20  # a line in more held-out documents than this is boilerplate (licence headers)
+COMMON, COMMON_SHARE = 20, 0.1  # a line in more held-out documents, and in a larger share of them, is boilerplate (licences)
+    20,
+    0.1,
+)  # a line in more held-out documents than this, and than this share of them, is boilerplate (licences)
 
 
 def place_of(name: str) -> float:
@@ -63,9 +66,10 @@ class HeldOutLines:
         """Whether `text` shares more than half of its own lines, or of a held-out document's, with that document."""
         lines = telling_lines(text)
         shared: Counter[int] = Counter()
+        common = max(COMMON, COMMON_SHARE * len(self._sizes))
         for line in lines:
             places = self._where.get(line)
-            if places is not None and len(places) <= COMMON:
+            if places is not None and len(places) <= common:
                 shared.update(places)
         return any(
             count >= FEWEST_LINES and count > OVERLAP * min(len(lines), self._sizes[index]) for index, count in shared.items()

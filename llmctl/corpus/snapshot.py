@@ -247,9 +247,14 @@ def _about_python(
 
 
 def _questions(conversation: Conversation) -> set[int]:
-    """What each turn asks, whatever the phrasing: the longest line of the question (code, not words) with the answer."""
+    """What the turns ask, whatever the phrasing: each line of a question with the answer."""
     pairs = zip(conversation.messages[::2], conversation.messages[1::2], strict=True)
-    return {hash((max(q["content"].splitlines(), key=len).strip(), a["content"])) for q, a in pairs}
+    return {
+        hash((line.strip(), answer["content"]))
+        for question, answer in pairs
+        for line in question["content"].splitlines()
+        if line.strip()
+    }
 
 
 def _show(stats: dict[str, dict[str, int]]) -> None:

@@ -1,6 +1,6 @@
 """Mistakes that no single key shows: how the tables of a recipe fit each other. All are found in one pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from llmctl.recipe.graph import parents_of, stage_order
@@ -16,22 +16,31 @@ from llmctl.recipe.schema import (
     LongContextTable,
     LoraTable,
     Recipe,
+    StageTable,
     TrainTable,
 )
 
 Problem = tuple[Key, str]
 
 
-def check(recipe: Recipe, folder: Path) -> list[Problem]:
-    """Every mistake, with the key where it is best mended."""
-    problems = [*check_sources(recipe), *check_tokenizer(recipe), *check_model(recipe), *check_order(recipe)]
+def check(recipe: Recipe, broken: Set[str] = frozenset()) -> list[Problem]:
+    """Every mistake, with the key where it is best mended. Nothing is said that depends on a table in `broken`: tables that
+    are left out of `recipe` for mistakes of their own."""
+    problems = list(check_order(recipe, broken))
+    if "corpus" not in broken:
+        problems += check_sources(recipe)
+    if not {"corpus", "tokenizer"} & broken:
+        problems += check_tokenizer(recipe, broken)
+    if "model" not in broken:
+        problems += check_model(recipe)
     for stage in recipe.stages.values():
-        if stage.name in RESERVED:
-            problems.append((("stage", stage.name), f"{stage.name!r} is taken: every run has a step of that name"))
         key: Key = (stage.name,) if stage.name == stage.kind else ("stage", stage.name)
-        problems += [((*key, field), message) for field, message in check_parent(recipe, stage)]
+        if stage.name in RESERVED:
+            problems.append((key, f"{stage.name!r} is taken: every run has a step of that name"))
+        problems += [((*key, field), message) for field, message in check_parent(recipe, stage, broken)]
         if isinstance(stage, TrainTable):
-            problems += [((*key, *field.split(".")), message) for field, message in check_stage(recipe, stage)]
+            found = [*check_stage(recipe, stage), *(check_mix(recipe, stage) if "corpus" not in broken else ())]
+            problems += [((*key, *field.split(".")), message) for field, message in found]
     return problems
 
 
@@ -45,13 +54,14 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
             yield key, f"path = {source.path!r}: no such file or folder (seen from {Path.cwd()})"
 
 
-def check_tokenizer(recipe: Recipe) -> Iterator[Problem]:
+def check_tokenizer(recipe: Recipe, broken: Set[str]) -> Iterator[Problem]:
     table = recipe.tokenizer
     if table is not None and table.path is not None and not Path(table.path).exists() and not looks_like_hub_name(table.path):
         yield ("tokenizer", "path"), f"path = {table.path!r}: no such folder (seen from {Path.cwd()}), and no hub name"
-    outside = [s.from_ for s in recipe.stages.values() if s.from_ is not None and s.from_ not in recipe.stages]
+    inside = recipe.stages.keys() | broken
+    outside = [s.from_ for s in recipe.stages.values() if s.from_ is not None and s.from_ not in inside]
     if table is None:
-        if not outside:
+        if not outside and not broken:
             yield ("tokenizer",), "[tokenizer] is missing, and no stage starts from a model that has one"
         return
     for name in table.sources:
@@ -94,8 +104,8 @@ def check_model(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
-def check_order(recipe: Recipe) -> Iterator[Problem]:
-    if not recipe.stages:
+def check_order(recipe: Recipe, broken: Set[str]) -> Iterator[Problem]:
+    if not recipe.stages and not broken:
         yield (), "the recipe has no stage; write at least one of [pretrain], [midtrain], [longctx], [sft], [lora]"
     circle = set(recipe.stages) - {stage.name for stage in stage_order(recipe)}
     if circle:
@@ -105,10 +115,12 @@ def check_order(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
-def check_parent(recipe: Recipe, stage) -> Iterator[tuple[str, str]]:
+def check_parent(recipe: Recipe, stage: StageTable, broken: Set[str]) -> Iterator[tuple[str, str]]:
     named = stage.of if isinstance(stage, AverageTable) else [stage.from_]
     field = "of" if isinstance(stage, AverageTable) else "from"
     for name in named:
+        if name in broken:
+            continue
         if name is None:
             if stage.kind != "pretrain":
                 yield "from", f"[{stage.name}] has no stage before it; set from = a stage, a model folder or a hub name"
@@ -153,7 +165,6 @@ def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
             'use zero_stage = 0, or optimizer = "adamw"',
         )
     yield from check_moments(recipe, stage)
-    yield from check_mix(recipe, stage)
     if isinstance(stage, LongContextTable):
         yield from check_context(recipe, stage)
     if isinstance(stage, LoraTable) and recipe.model is not None:

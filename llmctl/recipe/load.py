@@ -51,9 +51,9 @@ def load_recipe(file: Path, overrides: Iterable[str] = (), smoke: bool = False) 
     if smoke:
         shrink(source.values)
     problems: list[str] = []
-    recipe = validate(source, problems)
+    recipe, broken = validate(source, problems)
     if recipe is not None:
-        problems += [f"{source.place(key)}: {message}" for key, message in check(recipe, file.parent)]
+        problems += [f"{source.place(key)}: {message}" for key, message in check(recipe, broken)]
     if problems:
         count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in the recipe"
         raise RecipeError("\n  ".join([count + ":", *problems]))
@@ -128,21 +128,12 @@ def apply_override(source: Source, override: str) -> None:
     source.places[key] = f"--set {dotted}"
 
 
-def validate(source: Source, problems: list[str]) -> Recipe | None:
-    """The typed recipe, or None with the mistakes appended to `problems`."""
-    values = dict(source.values)
-    stages: dict[str, tuple[Key, dict[str, Any]]] = {}
-    for kind in PLAIN_STAGES:
-        if isinstance(table := values.pop(kind, None), dict):
-            stages[kind] = ((kind,), {"kind": kind} | table)
-        elif table is not None:
-            problems.append(f"{source.place((kind,))}: {kind} = {table!r}: expected a table [{kind}]")
-    named = values.pop("stage", {})
-    if not isinstance(named, dict):
-        problems.append(f"{source.place(('stage',))}: stage = {named!r}: expected tables [stage.NAME]")
-        named = {}
-    for name, table in named.items():
-        stages[name] = (("stage", name), table if isinstance(table, dict) else {})
+def validate(source: Source, problems: list[str]) -> tuple[Recipe | None, set[str]]:
+    """The typed recipe without the tables that have mistakes of their own, and the names of these.
+
+    Mistakes are appended to `problems`; what is left may be held together all the same.
+    """
+    values, stages = split_stages(source, problems)
     typed: dict[str, Any] = {}
     for name, (key, table) in stages.items():
         kind = table.get("kind")
@@ -156,13 +147,36 @@ def validate(source: Source, problems: list[str]) -> Recipe | None:
             typed[name] = STAGE_TABLES[kind].model_validate(with_parent)
         except ValidationError as error:
             problems += explain(error, STAGE_TABLES[kind], source, key)
-    values.setdefault("name", source.file.stem)
+    broken = stages.keys() - typed.keys()
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         problems += explain(error, Recipe, source, ())
-        return None
-    return None if problems else recipe.model_copy(update={"stages": typed})
+        tables = {str(problem["loc"][0]) for problem in error.errors()}
+        broken |= tables
+        try:
+            recipe = Recipe.model_validate({name: value for name, value in values.items() if name not in tables})
+        except ValidationError:
+            return None, broken
+    return recipe.model_copy(update={"stages": typed}), broken
+
+
+def split_stages(source: Source, problems: list[str]) -> tuple[dict[str, Any], dict[str, tuple[Key, dict[str, Any]]]]:
+    """The values without the stages, and the stages' tables by name, each with its key in the file."""
+    values = {"name": source.file.stem} | source.values
+    stages: dict[str, tuple[Key, dict[str, Any]]] = {}
+    for kind in PLAIN_STAGES:
+        if isinstance(table := values.pop(kind, None), dict):
+            stages[kind] = ((kind,), {"kind": kind} | table)
+        elif table is not None:
+            problems.append(f"{source.place((kind,))}: {kind} = {table!r}: expected a table [{kind}]")
+    named = values.pop("stage", {})
+    if not isinstance(named, dict):
+        problems.append(f"{source.place(('stage',))}: stage = {named!r}: expected tables [stage.NAME]")
+        named = {}
+    for name, table in named.items():
+        stages[name] = (("stage", name), table if isinstance(table, dict) else {})
+    return values, stages
 
 
 def default_parent(name: str, kind: str, stages: dict[str, Any]) -> str | None:

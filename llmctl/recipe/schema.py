@@ -4,51 +4,20 @@ A field is part of a stage's identity (it decides the outcome, and so the key of
 execution (how the work is done: ranks, micro-batch, checkpoints).
 """
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from llmctl.recipe.fields import NAME, Place, Rate, Table, execution
 from llmctl.recipe.quantities import Length, Size, Tokens
 
 TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
 CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-"""Of runs and stages: they name folders."""
-
 RESERVED = ("corpus", "tokenizer", "tokens", "eval")
 """Names of what a run makes beside the stages."""
 
 StageKind = Literal["pretrain", "midtrain", "longctx", "sft", "lora", "average"]
-
-
-Rate = Annotated[float, Field(ge=0, lt=1)]
-
-
-def expanded(place: Any) -> Any:
-    """A path with its `~` written out."""
-    return str(Path(place).expanduser()) if isinstance(place, str) and place.startswith("~") else place
-
-
-Place = Annotated[str, BeforeValidator(expanded)]
-
-
-def execution(default: Any, **constraints: Any) -> Any:
-    """A field that does not change the outcome."""
-    return Field(default=default, json_schema_extra={"role": "execution"}, **constraints)
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True, frozen=True)
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """A key that a table gives a default of its own keeps the meaning it has in the table above."""
-        for name, info in cls.model_fields.items():
-            for base in cls.__mro__[1:]:
-                if info.description is None and issubclass(base, BaseModel) and name in base.model_fields:
-                    info.description = base.model_fields[name].description
 
 
 class TokenizerTable(Table):

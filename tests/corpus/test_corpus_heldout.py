@@ -73,6 +73,19 @@ def test_conversations_about_held_out_files_are_held_out(tmp_path):
     assert asked & held
     assert not train & held
     assert not train & asked
+    # Nor does training ask of another file what is asked of a held-out one: many files have the same import line.
+    held_questions, train_questions = (questions(tmp_path, split) for split in ("heldout", "train"))
+    assert held_questions
+    assert not held_questions & train_questions
+
+
+def questions(folder, split) -> set[tuple[str, str]]:
+    """The code asked about, with the answer, of every turn about imports."""
+    found = set()
+    for conversation in read_conversations(folder, "talk", split):
+        for question, answer in zip(conversation.messages[::2], conversation.messages[1::2], strict=True):
+            found |= {(line, answer["content"]) for line in question["content"].splitlines() if line.startswith("from ")}
+    return found
 
 
 SOURCE = '''

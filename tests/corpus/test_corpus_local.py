@@ -118,3 +118,60 @@ def test_a_conversation_without_an_answer_is_named(tmp_path):
     (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}]}')
     with pytest.raises(UserError, match=r"chat.jsonl:1: no conversation with an answer"):
         read(tmp_path / "chat.jsonl", tmp_path, kind="chat")
+
+
+def test_of_few_documents_one_is_held_out(tmp_path):
+    file = tmp_path / "few.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows(4))))
+    out = tmp_path / "out"
+    out.mkdir()
+    snapshot([SourceSpec("own", str(file))], 1e-9, 1, out)
+    assert len(list(read_documents(out, "own", "heldout"))) == 1
+    assert len(list(read_documents(out, "own", "train"))) == 3
+
+
+def test_of_a_single_text_the_end_is_held_out(tmp_path):
+    file = tmp_path / "book.txt"
+    file.write_text("".join(f"This is line number {n} of the book.\n" for n in range(1000)))
+    out = tmp_path / "out"
+    out.mkdir()
+    snapshot([SourceSpec("own", str(file))], 0.1, 1, out)
+    (beginning,), (end,) = (list(read_documents(out, "own", split)) for split in ("train", "heldout"))
+    assert beginning.text + end.text == file.read_text()
+    assert end.text.startswith("This is line number 9")
+    assert len(end.text) == pytest.approx(0.1 * len(file.read_text()), rel=0.02)
+
+
+def test_short_copies_of_held_out_documents_are_dropped(tmp_path):
+    file = tmp_path / "short.jsonl"
+    file.write_text("\n".join(json.dumps({"id": f"d{n}", "text": f"Short text {n % 50}."}) for n in range(100)))
+    out, counts = read(file, tmp_path)
+    held, train = ({d.text for d in read_documents(out, "own", split)} for split in ("heldout", "train"))
+    assert held
+    assert not held & train
+    assert counts["dropped_duplicate"] > 0
+
+
+def talk(count: int) -> list[dict]:
+    return [{"id": f"c{n}", "prompt": f"What is {n}?", "response": f"It is the number {n}, of course."} for n in range(count)]
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.3])
+def test_conversations_of_ones_own_are_each_in_one_split(tmp_path, fraction):
+    file = tmp_path / "talk.jsonl"
+    file.write_text("\n".join(map(json.dumps, talk(30))))
+    out = tmp_path / "out"
+    out.mkdir()
+    snapshot([SourceSpec("talk", str(file), kind="chat")], fraction, 1, out)
+    held, train = ([c.id for c in read_conversations(out, "talk", split)] for split in ("heldout", "train"))
+    assert sorted(held + train) == sorted(f"talk/c{n}" for n in range(30))
+    assert len(held) == 1 if fraction < 0.1 else len(held) > 3
+
+
+def test_max_bytes_holds_for_conversations_too(tmp_path):
+    file = tmp_path / "talk.jsonl"
+    file.write_text("\n".join(map(json.dumps, talk(200))))
+    out = tmp_path / "out"
+    out.mkdir()
+    counts = snapshot([SourceSpec("talk", str(file), kind="chat", max_bytes=1000)], 0.2, 1, out)["talk"]
+    assert 800 < counts["train_bytes"] + counts["heldout_bytes"] <= 1000

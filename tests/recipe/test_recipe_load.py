@@ -69,7 +69,8 @@ def test_all_mistakes_come_at_once_with_file_line_and_a_suggestion(write_recipe)
         f"{file}:{line['tokenizer', 'vocab_sise']}: tokenizer.vocab_sise = 1024: unknown key; did you mean 'vocab_size'?"
         in message
     )
-    assert message.startswith("3 mistakes in the recipe")
+    assert "heads = 5 does not divide hidden_size = 64" in message
+    assert message.startswith("4 mistakes in the recipe")
 
 
 @pytest.mark.parametrize(
@@ -89,11 +90,30 @@ def test_all_mistakes_come_at_once_with_file_line_and_a_suggestion(write_recipe)
         (("[pretrain]", "[pretrain]\nwarmup_steps = 99999"), "warmup_steps = 99999 is longer than the stage's 5859 steps"),
         (("[pretrain]", '[pretrain]\noptimizer = "muon"\nzero_stage = 2'), "Muon needs whole matrices"),
         (("[pretrain]", "[pretrain]\nmicro_batch = 3"), "3 rows on 1 ranks do not divide the batch of 4 rows"),
+        (("[pretrain]", "[pretrain]\nprocesses = 3"), "3 ranks do not divide the batch of 4 rows"),
+        (
+            ("seq_len = 64\nbatch_tokens = 256\nmix = { code", "seq_len = 0\nbatch_tokens = 256\nmix = { code"),
+            "greater than or equal to 8",
+        ),
+        (("batch_tokens = 256\nmix = { code", "batch_tokens = 0\nmix = { code"), "pretrain.batch_tokens = 0"),
+        (('tokens = "1.5M"', "tokens = inf"), "expected a number of tokens"),
+        (("[pretrain]", "[pretrain]\nbetas = [0.9, 1.0]"), "pretrain.betas"),
+        (("[tokenizer]", '[tokenizer]\npath = "no-such"'), "path = 'no-such': no such folder"),
+        (("[sft]", '[stage.tokens]\nkind = "sft"'), "'tokens' is taken"),
+        (("[sft]", '[stage."a/b"]\nkind = "sft"'), "should match pattern"),
+        (
+            ("[sft]", "[sft]\ncarry_optimizer = true\noptimizer = 'muon'"),
+            "cannot take over the moments of [pretrain], which has 'adamw'",
+        ),
     ],
 )
 def test_mistakes_across_tables(write_recipe, change, expected):
     assert change[0] in SOUND
     assert expected in errors(write_recipe(SOUND.replace(*change)))
+
+
+def test_stage_that_is_no_table(write_recipe):
+    assert "stage = 3: expected tables [stage.NAME]" in errors(write_recipe("stage = 3\n" + SOUND))
 
 
 def test_a_factor_too_small_for_the_length_is_refused(write_recipe):

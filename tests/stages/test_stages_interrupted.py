@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -164,3 +165,19 @@ def test_two_same_commands_are_kept_apart(small_recipe, tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_an_adapter_that_is_killed_ends_with_the_same_bits(finished, llmctl, tmp_path):
+    """Dropout draws what it would have drawn, and the parent's files are as they were."""
+    runs = tmp_path / "runs"
+    shutil.copytree(finished.runs, runs, ignore=shutil.ignore_patterns("lora-*", "eval-*"))
+    options = ["sft", finished.recipe, "--lora", "--runs", runs, "--set", "lora.checkpoint.every_steps=2"]
+    process = subprocess.Popen(command(*options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    folder = runs / "tiny" / finished.stage("lora").name
+    wait_for(process, lambda: (folder / "checkpoints" / "step-00000004").exists())
+    process.kill()
+    process.wait()
+    result = llmctl(*options)
+    assert result.returncode == 0, result.stderr
+    assert "resumed from step" in result.stdout
+    assert json.loads((folder / "manifest.json").read_text())["output_hash"] == finished.manifest("lora")["output_hash"]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,8 +53,6 @@ def test_two_processes_train_the_model_that_one_trains(one_rank, tmp_path):
 
 
 def test_under_a_launcher_llmctl_joins_the_ranks_that_are_there(one_rank, tmp_path):
-    import subprocess
-
     recipe, runs = one_rank
     mine = without_pretraining(runs, tmp_path / "runs")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "llmctl.cli"]
@@ -93,3 +92,34 @@ def test_without_a_compiler_it_still_runs_and_says_so_once(one_rank, tmp_path):
     said = (result.stdout + result.stderr).count("no C++ compiler with ninja found: nothing is compiled")
     assert said == 1
     close(weights(mine), weights(runs))
+
+
+def test_under_a_launcher_one_stage_follows_the_other(finished, tmp_path):
+    """Rank 0 makes ready alone what the next stage trains on; the other rank waits for it."""
+    runs = tmp_path / "runs"
+    shutil.copytree(finished.runs, runs, ignore=shutil.ignore_patterns("sft-*", "lora-*", "eval-*"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "llmctl.cli"]
+    result = subprocess.run(
+        [*launcher, "sft", str(finished.recipe), "--lora", "--runs", str(runs)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "sft is not there yet and is made first" in result.stdout
+    for stage in ("sft", "lora"):
+        assert (runs / "tiny" / finished.stage("sft").name / "manifest.json").exists(), stage
+
+
+def test_ranks_that_no_step_can_be_shared_by_are_refused_before_any_work(finished, tmp_path):
+    result = run_llmctl("run", finished.recipe, "--runs", tmp_path / "runs", "--processes", 4)
+    assert result.returncode == 2
+    assert "[longctx] a step of 2 rows (1,024 tokens) cannot be shared by 4 ranks" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_more_gpus_than_there_are_is_refused(finished, tmp_path):
+    result = run_llmctl("run", finished.recipe, "--runs", tmp_path / "runs", "--gpus", 99)
+    assert result.returncode == 2
+    assert "--gpus 99: torch sees" in result.stderr

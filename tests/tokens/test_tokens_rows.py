@@ -140,3 +140,9 @@ def test_order_takes_every_row_of_a_source_before_any_twice(counts, rows, seed):
         times = np.bincount([row for s, row in taken if s == source], minlength=count)
         assert times.max() - times.min() <= 1
         assert times.sum() == order.dealt[source]
+
+
+def test_another_stage_sees_other_rows():
+    pretrain, midtrain = (DataOrder([1000], [1.0], 100, f"1/{stage}") for stage in ("pretrain", "midtrain"))
+    common = {pretrain.at(n) for n in range(100)} & {midtrain.at(n) for n in range(100)}
+    assert len(common) < 30  # 10 by chance

@@ -63,6 +63,22 @@ def test_a_terminal_gets_a_panel(monkeypatch):
         assert part in written
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.Message("a\nb é", "warning"),
+        events.Progress("reading", 1.5, None, "bytes"),
+        step(3),
+        events.Table("scores", ("a", "b"), (("1", "2"), ("3", "4"))),
+    ],
+)
+def test_an_event_comes_out_of_its_line_as_it_went_in(event):
+    line = events.to_line(event)
+    assert line.count("\n") == 1
+    assert events.from_line(line) == event
+    assert events.from_line("any other line\n") is None
+
+
 def test_durations():
     assert [duration(s) for s in (0, 65, 3725)] == ["0:00", "1:05", "1:02:05"]
 

@@ -1,0 +1,36 @@
+"""What the tables of the schema are built from."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Of runs and stages: they name folders."""
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+def expanded(place: Any) -> Any:
+    """A path with its `~` written out."""
+    return str(Path(place).expanduser()) if isinstance(place, str) and place.startswith("~") else place
+
+
+Place = Annotated[str, BeforeValidator(expanded)]
+
+
+def execution(default: Any, **constraints: Any) -> Any:
+    """A field that does not change the outcome."""
+    return Field(default=default, json_schema_extra={"role": "execution"}, **constraints)
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, populate_by_name=True, frozen=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """A key that a table gives a default of its own keeps the meaning it has in the table above."""
+        for name, info in cls.model_fields.items():
+            for base in cls.__mro__[1:]:
+                if info.description is None and issubclass(base, BaseModel) and name in base.model_fields:
+                    info.description = base.model_fields[name].description
