@@ -15,10 +15,8 @@ SHORTEST_LINE = 12  # characters: shorter ones ("else:", "return") are everywher
 FEWEST_LINES = 8  # documents with fewer tell nothing by their lines
 OVERLAP = 0.5
 BEGINNING, END = "#beginning", "#end"
-COMMON, COMMON_SHARE = 20, 0.1  # a line in more held-out documents, and in a larger share of them, is boilerplate (licences)
-    20,
-    0.1,
-)  # a line in more held-out documents than this, and than this share of them, is boilerplate (licences)
+COMMON, COMMON_SHARE = 20, 0.1
+"""A line in more held-out documents, and in a larger share of them, is boilerplate (licence headers)."""
 
 
 def place_of(name: str) -> float:
