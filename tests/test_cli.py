@@ -59,7 +59,7 @@ def test_a_mistake_in_the_recipe_costs_a_message_and_nothing_else(write_recipe, 
     )
     result = run_llmctl("pretrain", recipe, "--runs", tmp_path / "runs")
     assert result.returncode == 2
-    assert f"{recipe}:8: pretrain.learning_rate = 0.0003: unknown key" in result.stderr
+    assert f"{recipe}:8: pretrain.learning_rate = 0.0003: unknown key; did you mean 'lr'?" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "runs").exists()
     recipe.write_text(recipe.read_text().replace("learning_rate = 3e-4\n", ""))

@@ -1,6 +1,7 @@
 """Read a recipe: `extends`, `--set`, the short tables, and every mistake at once with file and line."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,33 @@ from llmctl.recipe.schema import STAGE_TABLES, Recipe
 from llmctl.recipe.smoke import shrink
 
 PLAIN_STAGES = ("pretrain", "midtrain", "longctx", "sft", "lora")
+ELSEWHERE = {
+    "learning_rate": "lr",
+    "batch_size": "batch_tokens",
+    "train_batch_size": "batch_tokens",
+    "per_device_train_batch_size": "micro_batch",
+    "block_size": "seq_len",
+    "context_length": "seq_len",
+    "max_length": "seq_len",
+    "max_seq_len": "seq_len",
+    "max_seq_length": "seq_len",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_tokens": "tokens",
+    "lr_scheduler_type": "schedule",
+    "gradient_clipping": "max_grad_norm",
+    "gradient_checkpointing": "activation_checkpointing",
+    "lora_r": "rank",
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "target_modules": "targets",
+    "n_layers": "layers",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "ffn_size",
+}
+"""What other trainers call our keys."""
 ORDER_BEFORE = {kind: PLAIN_STAGES[:index] for index, kind in enumerate(PLAIN_STAGES)}
 
 
@@ -55,10 +83,17 @@ def load_recipe(file: Path, overrides: Iterable[str] = (), smoke: bool = False) 
     if recipe is not None:
         problems += [f"{source.place(key)}: {message}" for key, message in check(recipe, broken)]
     if problems:
+        problems.sort(key=line_of)
         count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in the recipe"
         raise RecipeError("\n  ".join([count + ":", *problems]))
     assert recipe is not None
     return recipe
+
+
+def line_of(problem: str) -> tuple[str, int]:
+    """(file, line) that a message begins with; what has no line comes first."""
+    match = re.match(r"(.*?):(\d+): ", problem)
+    return (match[1], int(match[2])) if match else ("", 0)
 
 
 def dump_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -217,7 +252,8 @@ def suggestion(location: Key, model: type[BaseModel]) -> str:
     names = [f.alias or n for n, f in known.model_fields.items()]
     if known is Recipe:
         names = [n for n in names if n != "stages"] + [*PLAIN_STAGES, "stage", "extends"]
-    near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
+    elsewhere = [ELSEWHERE[location[-1]]] if ELSEWHERE.get(location[-1]) in names else []
+    near = elsewhere or difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
     by_part = [n for n in names if n in location[-1] or location[-1] in n] if not near else []
     best = near or sorted(by_part, key=len, reverse=True)[:1]
     return f"; did you mean {best[0]!r}?" if best else f"; known are {', '.join(names)}"
