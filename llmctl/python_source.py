@@ -72,17 +72,28 @@ def parse(text: str) -> ast.Module | None:
             return None
 
 
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every statement below `tree`, nested ones too. Expressions, nine tenths of the nodes, are not looked at."""
+    queue = [tree]
+    while queue:
+        node = queue.pop()
+        for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+            inner = getattr(node, field, ())
+            yield from inner
+            queue.extend(inner)
+
+
 def definitions(text: str, tree: ast.Module, private: bool = False) -> Iterator[Definition]:
     """Functions, methods and classes; with `private` also those whose name begins with an underscore."""
     lines = text.splitlines()
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, FunctionNode | ast.ClassDef) and (private or not node.name.startswith("_")):
             yield Definition(node, lines)
 
 
 def raised(node: FunctionNode) -> Iterator[tuple[str, str]]:
     """(exception, message) of every `raise Exception("message")` in the function."""
-    for inner in ast.walk(node):
+    for inner in statements(node):
         if not isinstance(inner, ast.Raise) or not isinstance(inner.exc, ast.Call) or not inner.exc.args:
             continue
         first = inner.exc.args[0]
@@ -92,7 +103,7 @@ def raised(node: FunctionNode) -> Iterator[tuple[str, str]]:
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
     """(line as it would be written, module, name) of every `from module import name`."""
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
                 if alias.name != "*" and not alias.asname:

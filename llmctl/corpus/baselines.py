@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 PRESET = 9 | lzma.PRESET_EXTREME
-PRIMER_LIMIT = 12_000_000  # bytes; xz -9e takes about two seconds a megabyte
+PRIMER_LIMIT = 8_000_000  # bytes; xz -9e takes about two seconds a megabyte
 
 
 def _size(data: bytes) -> int:

@@ -19,7 +19,8 @@ VERSION = 1
 CHOICES = 4
 POOL = 24
 LONGEST_CODE = 450  # characters, about 130 tokens: a prompt with three examples stays well under 1,024
-PER_FILE = 10
+LONGEST_FUNCTION = 600
+PER_FILE = 24
 
 Documents = list[tuple[str, str]]
 """(text, path)."""
@@ -63,7 +64,7 @@ def docstring_questions(documents: Documents, chance: random.Random) -> Iterator
         found = {}
         for definition in definitions(text, tree):
             summary = definition.summary
-            if not definition.is_class and 15 <= len(summary) <= 120 and len(definition.source) <= LONGEST_CODE:
+            if not definition.is_class and 15 <= len(summary) <= 120 and len(definition.source) <= LONGEST_FUNCTION:
                 found[summary] = definition
         if len(found) < CHOICES:
             continue

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from llmctl.recipe.schema import PretrainTable
-from llmctl.train.optimizer import MuonAdamW, build_optimizer, orthogonalise, parameter_groups
+from llmctl.train.optimizer import MuonAdamW, _by_gram, _by_products, build_optimizer, orthogonalise, parameter_groups
 
 
 def tiny_model() -> Any:
@@ -30,6 +31,13 @@ def table(optimizer: str) -> PretrainTable:
         {"name": "pretrain", "kind": "pretrain", "tokens": 1000, "seq_len": 10, "batch_tokens": 10, "optimizer": optimizer,
          "lr": 0.01, "muon_lr": 0.02, "weight_decay": 0.1, "mix": {"a": 1.0}}
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 64), (2, 24, 24), (1, 8, 40)])
+def test_the_gram_matrix_gives_what_the_products_give(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    torch.testing.assert_close(_by_gram(x, 5), _by_products(x, 5), rtol=1e-3, atol=1e-3)
 
 
 def test_orthogonalise_brings_every_singular_value_near_one():
