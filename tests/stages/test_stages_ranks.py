@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import run_llmctl
+from helpers import command, run_llmctl
 from safetensors.torch import load_file
 
 
@@ -91,6 +92,25 @@ def test_without_a_compiler_it_still_runs_and_says_so_once(one_rank, tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     said = (result.stdout + result.stderr).count("no C++ compiler with ninja found: nothing is compiled")
     assert said == 1
+    close(weights(mine), weights(runs))
+
+
+def test_under_srun_llmctl_joins_the_tasks_of_the_step(one_rank, tmp_path):
+    """What `srun --ntasks 2` sets in the environment of each task; MASTER_ADDR spares the question to Slurm for the hosts."""
+    recipe, runs = one_rank
+    mine = without_pretraining(runs, tmp_path / "runs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    tasks = []
+    for rank in ("0", "1"):
+        slurm = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}
+        environment = os.environ | slurm | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        line = command("pretrain", recipe, "--runs", mine)
+        tasks.append(subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    printed = [task.communicate(timeout=300)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], printed
+    assert "2 ranks x micro-batch 2" in printed[0]
     close(weights(mine), weights(runs))
 
 
