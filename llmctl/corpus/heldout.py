@@ -30,10 +30,9 @@ def is_heldout(name: str, fraction: float) -> bool:
 
 
 def parted(document: Document, fraction: float) -> list[Document]:
-    """Beginning and end of a document, cut at the line break before its last `fraction`."""
-    cut = document.text.rfind("\n", 0, round(len(document.text) * (1 - fraction))) + 1
-    if not cut:
-        return [document]
+    """Beginning and end of a document, cut at the line break before its last `fraction`, or there where it has none."""
+    place = round(len(document.text) * (1 - fraction))
+    cut = document.text.rfind("\n", 0, place) + 1 or place
     parts = {BEGINNING: document.text[:cut], END: document.text[cut:]}
     return [replace(document, text=text, id=document.id + part) for part, text in parts.items()]
 
