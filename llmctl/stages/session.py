@@ -97,6 +97,7 @@ def find_or_newest(store: RunStore, checkpoint: str | None) -> str:
     except UserError:
         if not looks_like_hub_name(checkpoint) or checkpoint.split("/")[0] in (run.name for run in store.runs()):
             raise
+        print(f"{checkpoint!r} is no model folder and no checkpoint of a run in {store.root}; the hub is asked", file=sys.stderr)
         return checkpoint
 
 

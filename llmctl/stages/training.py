@@ -18,6 +18,7 @@ from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ON_TEXT = ("pretrain", "midtrain", "longctx")
 
 
@@ -139,8 +140,10 @@ def _train(stage: Stage) -> Outcome:
             run_job(lambda: job)
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # a kill may have come before they were removed
     metrics = tokens_consumed(stage) | specialty(stage.table.kind).report(stage)
-    outputs = ["model", "adapter"] if (stage.folder / "adapter").exists() else ["model"]
-    return Outcome(outputs, kept=["trainer"], metrics=metrics)
+    if not (stage.folder / "adapter").exists():
+        return Outcome(["model"], kept=["trainer"], metrics=metrics)
+    # The adapter's config names its base by an absolute path, which is no part of what was made.
+    return Outcome(["model", f"adapter/{ADAPTER_WEIGHTS}"], kept=["trainer", "adapter"], metrics=metrics)
 
 
 def tokens_consumed(stage: Stage) -> dict[str, float]:

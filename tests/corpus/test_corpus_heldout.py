@@ -1,18 +1,19 @@
 """What is held out is never trained on, nor is anything like it."""
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llmctl.corpus.baselines import xz_bits_per_byte, xz_primed_bits_per_byte
 from llmctl.corpus.builtin import standard_library
 from llmctl.corpus.chat import docstring_conversations, error_conversations
 from llmctl.corpus.documents import Document, read_conversations, read_documents
-from llmctl.corpus.heldout import HeldOutLines, is_heldout
+from llmctl.corpus.heldout import BEGINNING, END, HeldOutLines, is_heldout
 from llmctl.corpus.snapshot import SourceSpec, snapshot
 
 
 @given(st.text(min_size=1), st.floats(0.01, 0.5))
 def test_a_name_that_is_held_out_stays_so_when_the_share_grows(name, fraction):
+    assume(not name.endswith((BEGINNING, END)))  # parts of a text that is a source by itself
     assert not is_heldout(name, 0.0)
     assert is_heldout(name, 1.0)
     if is_heldout(name, fraction):
