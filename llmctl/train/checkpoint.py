@@ -21,7 +21,7 @@ from torch import Tensor
 
 from llmctl import events
 from llmctl.errors import StageFailed
-from llmctl.runs.files import sha256_file, write_json
+from llmctl.runs.files import sha256_file, sync, write_json
 from llmctl.train.engine import Engine, ParameterState, ReadState
 
 SEPARATOR = "|"
@@ -41,14 +41,6 @@ class Position:
 def _barrier(engine: Engine) -> None:
     if engine.world_size > 1:
         torch.distributed.barrier()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save(engine: Engine, folder: Path, position: Position) -> None:
@@ -73,10 +65,10 @@ def save(engine: Engine, folder: Path, position: Position) -> None:
     if engine.rank == 0:
         shards = {path.name: sha256_file(path) for path in sorted(aside.glob("*.safetensors"))}
         write_json(aside / STATE_FILE, {"format": 1, **asdict(position), "shards": shards})
-        _sync_folder(aside)
+        sync(aside)
         shutil.rmtree(folder, ignore_errors=True)  # a broken one of the same step, which was passed over
         os.rename(aside, folder)
-        _sync_folder(folder.parent)
+        sync(folder.parent)
     _barrier(engine)
 
 
