@@ -3,7 +3,6 @@
 import atexit
 import gc
 import os
-import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -46,14 +45,6 @@ def adopt_slurm_environment() -> None:
     os.environ.setdefault("MASTER_PORT", "29500")
 
 
-def has_compiler(device_type: str = "cpu") -> bool:
-    """Whether `torch.compile` can work: on a GPU Triton needs a C compiler; on a CPU, as DeepSpeed's extensions, it takes C++
-    and ninja."""
-    if device_type == "cuda":
-        return any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-    return bool(shutil.which("ninja")) and any(shutil.which(name) for name in ("g++", "c++", "clang++"))
-
-
 def device_of_this_rank() -> torch.device:
     if torch.cuda.is_available():
         index = int(os.environ.get("LOCAL_RANK", "0"))
@@ -82,13 +73,11 @@ def join_process_group() -> None:
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it, with one process too
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     import_deepspeed()
-    if launched_world_size() == 1 or not has_compiler():
-        from deepspeed.ops import __compatible_ops__
+    from deepspeed.ops import __compatible_ops__
 
-        # Compiled when a group is set up on a CPU, which takes half a minute; gloo serves without it.
-        __compatible_ops__["deepspeed_shm_comm"] = False
-        if launched_world_size() > 1:
-            events.warn("no C++ compiler with ninja found: DeepSpeed's shared-memory operations are off, gloo serves instead")
+    # Serves inference alone, yet is compiled for half a minute when a group is set up on a CPU, and a build that was killed
+    # leaves a lock in the user's cache that every later rank waits on for good.
+    __compatible_ops__["deepspeed_shm_comm"] = False
     if launched_world_size() > 1:
         torch.distributed.init_process_group(backend, timeout=PATIENCE)
     else:

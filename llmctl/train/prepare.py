@@ -1,5 +1,8 @@
 """Make a Hugging Face model ready for packed training."""
 
+import os
+import shutil
+import sys
 from typing import Any
 
 import torch
@@ -9,7 +12,6 @@ from llmctl import events
 from llmctl.model.attention import use_packed_attention
 from llmctl.model.loss import base_model, use_linear_cross_entropy
 from llmctl.recipe.schema import TrainTable
-from llmctl.train.distributed import has_compiler
 
 
 def prepare_for_training(model: nn.Module, table: TrainTable) -> nn.Module:
@@ -35,11 +37,23 @@ def checkpoint_activations(model: Any) -> None:
     base_model(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
+def missing_compiler(device_type: str) -> str | None:
+    """What `torch.compile` would call and does not find, if so: on a GPU Triton takes `$CC`, gcc or clang; on a CPU
+    Inductor takes `$CXX` or g++ (clang++ on macOS)."""
+    if device_type == "cuda":
+        language, names = "C", [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    else:
+        language, names = "C++", [os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")]
+    if any(shutil.which(name) for name in names):
+        return None
+    return f"no {language} compiler found ({' or '.join(names)})"
+
+
 def compile_layers(model: Any) -> None:
     """Compile block by block: blocks are alike, and one compilation serves them all. Eager, said once, where nothing
     can be compiled."""
-    if not has_compiler("cuda" if torch.cuda.is_available() else "cpu"):
-        events.warn("no C++ compiler with ninja found: nothing is compiled, eager mode serves instead")
+    if missing := missing_compiler("cuda" if torch.cuda.is_available() else "cpu"):
+        events.warn(f"{missing}: nothing is compiled, eager mode serves instead")
         return
     # Layers share their code, and each kind of attention, training, evaluation and length compiles it anew; past the
     # default of 8 it would go on in eager mode without a word.

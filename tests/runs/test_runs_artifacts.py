@@ -74,10 +74,9 @@ def test_the_root_comes_from_the_option_then_the_environment_then_here(tmp_path,
     elsewhere = tmp_path / "elsewhere"
     artifact(RunStore(elsewhere), run="there")
     artifact(RunStore(tmp_path / "runs"), run="here")
-    environment = {key: value for key, value in os.environ.items() if key != "LLMCTL_RUNS"}
-    assert "here" in llmctl("runs", cwd=tmp_path, env=environment).stdout
-    assert "there" in llmctl("runs", cwd=tmp_path, env=environment | {"LLMCTL_RUNS": str(elsewhere)}).stdout
-    assert "here" in llmctl("runs", "--runs", tmp_path / "runs", env=environment | {"LLMCTL_RUNS": str(elsewhere)}).stdout
+    assert "here" in llmctl("runs", cwd=tmp_path).stdout
+    assert "there" in llmctl("runs", cwd=tmp_path, env=os.environ | {"LLMCTL_RUNS": str(elsewhere)}).stdout
+    assert "here" in llmctl("runs", "--runs", tmp_path / "runs", env=os.environ | {"LLMCTL_RUNS": str(elsewhere)}).stdout
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path):

@@ -46,8 +46,13 @@ def close(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> Non
 def test_two_processes_train_the_model_that_one_trains(one_rank, tmp_path):
     recipe, runs = one_rank
     mine = without_pretraining(runs, tmp_path / "runs")
-    result = run_llmctl("pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.zero_stage=2")
+    built = tmp_path / "extensions"
+    result = run_llmctl(
+        "pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.zero_stage=2",
+        env=os.environ | {"TORCH_EXTENSIONS_DIR": str(built)},
+    )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
+    assert not built.exists()  # a lock that a killed build leaves there would stop every later run
     assert "starting 2 ranks" in result.stdout
     assert "2 ranks x micro-batch 2 x accumulation 1 = 4 rows of 64 tokens, ZeRO stage 2" in result.stdout
     close(weights(mine), weights(runs))
@@ -77,7 +82,7 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(one_rank, tmp_path):
 
 
 def test_without_a_compiler_it_still_runs_and_says_so_once(one_rank, tmp_path):
-    """No g++, no ninja: DeepSpeed builds nothing, nothing is compiled."""
+    """DeepSpeed builds nothing, and `compile` falls back to eager mode."""
     recipe, runs = one_rank
     mine = without_pretraining(runs, tmp_path / "runs")
     bare = tmp_path / "bin"
@@ -90,7 +95,7 @@ def test_without_a_compiler_it_still_runs_and_says_so_once(one_rank, tmp_path):
         env=os.environ | {"PATH": str(bare)},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
-    said = (result.stdout + result.stderr).count("no C++ compiler with ninja found: nothing is compiled")
+    said = (result.stdout + result.stderr).count("no C++ compiler found (g++): nothing is compiled")
     assert said == 1
     close(weights(mine), weights(runs))
 
