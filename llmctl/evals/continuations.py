@@ -1,62 +1,108 @@
-"""Log-probabilities of many continuations of one prefix, which goes through the model once.
+"""Log-probabilities of the choices of questions: what they share goes through the model once.
 
-The examples of a few-shot prompt are the same for every question and choice: with three of them, four fifths of the tokens.
+The examples of a few-shot prompt are the same for all questions, and a question is the same for all its choices: with
+three examples and four choices, nine tenths of the tokens.
 """
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from llmctl.evals.score import TOKENS_PER_PASS
-from llmctl.model.attention import standard_attention
+from llmctl.model.attention import attention_implementation
+from llmctl.model.branches import PADDING, TRUNK, Branches, branching_attention
 from llmctl.model.loss import base_model
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A trunk of tokens and the continuations that are scored after it, none empty."""
+
+    trunk: list[int]
+    choices: list[list[int]]
+
+    @property
+    def size(self) -> int:
+        return len(self.trunk) + sum(map(len, self.choices))
 
 
 @torch.no_grad()
 def continuation_log_probabilities(
-    model: Any, prefix: list[int], sequences: list[list[int]], scored: list[int], tokens_per_pass: int = TOKENS_PER_PASS
-) -> list[np.ndarray]:
-    """For each sequence, the log-probabilities (nats) of its last `scored` tokens, given the prefix and those before.
+    model: Any, prefix: list[int], forks: list[Fork], tokens_per_pass: int = TOKENS_PER_PASS
+) -> list[list[np.ndarray]]:
+    """For each choice of each fork, the log-probabilities (nats) of its tokens, given the prefix, the trunk and those before.
 
-    A sequence is longer than what is scored of it, or the prefix is not empty.
+    The prefix or every trunk has a token.
     """
     base = base_model(model)
     body, head = getattr(base, base.base_model_prefix), base.get_output_embeddings()
     device = next(model.parameters()).device
-    scores: list[np.ndarray] = [np.empty(0)] * len(sequences)
-    with standard_attention(model):
-        seen, last = None, None
-        if prefix:
+    scores: list[list[np.ndarray]] = [[] for _ in forks]
+    seen, last = None, None
+    if prefix:
+        with attention_implementation(model, "sdpa"):
             out = body(input_ids=torch.tensor([prefix], device=device), use_cache=True)
-            seen, last = out.past_key_values, out.last_hidden_state[0, -1:]
-        for batch in batches(sequences, len(prefix), tokens_per_pass):
-            # Padding stands at the end, where no token that counts can see it.
-            longest = max(len(sequences[index]) for index in batch)
-            rows = [sequences[index] + [0] * (longest - len(sequences[index])) for index in batch]
+        seen, last = out.past_key_values, out.last_hidden_state[0, -1:]
+    with branching_attention(model):
+        for batch in batches(forks, len(prefix), tokens_per_pass):
+            tokens, branches = rows([forks[index] for index in batch], len(prefix))
+            tokens, branches = tokens.to(device), branches.to(device)
             past = copy.deepcopy(seen)
             if past is not None:
                 past.batch_repeat_interleave(len(batch))
-            tokens = torch.tensor(rows, device=device)
-            hidden = body(input_ids=tokens, past_key_values=past, use_cache=past is not None).last_hidden_state
+            hidden = body(
+                input_ids=tokens,
+                position_ids=branches.positions,
+                past_key_values=past,
+                use_cache=past is not None,
+                branches=branches,
+            ).last_hidden_state
             for row, index in enumerate(batch):
-                size, count = len(sequences[index]), scored[index]
-                states = hidden[row, max(0, size - count - 1) : size - 1]
-                if count == size:
-                    assert last is not None
-                    states = torch.cat([last, states])
-                wanted = tokens[row, size - count : size]
-                chances = head(states).float().log_softmax(-1)
-                scores[index] = chances.gather(1, wanted[:, None])[:, 0].cpu().double().numpy()
+                scores[index] = score_choices(head, forks[index], hidden[row], last)
     return scores
 
 
-def batches(sequences: list[list[int]], prefix: int, tokens_per_pass: int) -> list[list[int]]:
-    """Indices of sequences of like length that go through the model together, the prefix counted with each."""
+def score_choices(head: Any, fork: Fork, hidden: Tensor, last: Tensor | None) -> list[np.ndarray]:
+    """Scores of one row's choices from its hidden states [N, D] and the prefix's last one [1, D]."""
+    trunk_end = hidden[len(fork.trunk) - 1 :][:1] if fork.trunk else last
+    assert trunk_end is not None
+    found, at = [], len(fork.trunk)
+    for choice in fork.choices:
+        states = torch.cat([trunk_end, hidden[at : at + len(choice) - 1]])
+        chances = head(states).float().log_softmax(-1)
+        wanted = torch.tensor(choice, device=hidden.device)
+        found.append(chances.gather(1, wanted[:, None])[:, 0].cpu().double().numpy())
+        at += len(choice)
+    return found
+
+
+def rows(forks: list[Fork], prefix: int) -> tuple[Tensor, Branches]:
+    """Token ids [B, N], and where they stand: each trunk with its choices behind it, all of one length by padding."""
+    longest = max(fork.size for fork in forks)
+    tokens = torch.zeros(len(forks), longest, dtype=torch.long)
+    positions = torch.full((len(forks), longest), prefix)
+    branch = torch.full((len(forks), longest), PADDING)
+    for row, fork in enumerate(forks):
+        start, at = prefix + len(fork.trunk), len(fork.trunk)
+        tokens[row, : fork.size] = torch.tensor([*fork.trunk, *(token for choice in fork.choices for token in choice)])
+        positions[row, :at] = torch.arange(prefix, start)
+        branch[row, :at] = TRUNK
+        for number, choice in enumerate(fork.choices, start=1):
+            positions[row, at : at + len(choice)] = torch.arange(start, start + len(choice))
+            branch[row, at : at + len(choice)] = number
+            at += len(choice)
+    return tokens, Branches(prefix, positions, branch)
+
+
+def batches(forks: list[Fork], prefix: int, tokens_per_pass: int) -> list[list[int]]:
+    """Indices of forks of like size that go through the model together, the prefix counted with each."""
     found: list[list[int]] = []
-    for index in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
-        size = prefix + len(sequences[index])  # the longest so far, and so the width of the batch
+    for index in sorted(range(len(forks)), key=lambda i: forks[i].size):
+        size = prefix + forks[index].size  # the longest so far, and so the width of the batch
         if found and (len(found[-1]) + 1) * size <= tokens_per_pass:
             found[-1].append(index)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llmctl.evals.continuations import continuation_log_probabilities
+from llmctl.evals.continuations import Fork, continuation_log_probabilities
 from llmctl.suites.suite import Question, Suite
 
 
@@ -46,7 +46,8 @@ def evaluate(model: Any, tokenizer: Any, suite: Suite, shots: int, seed: int) ->
     prefixes = [list(chain.from_iterable(examples_first[skipped:])) for skipped in range(len(examples_first) + 1)]
     asked: dict[int, list[int]] = {}
     """Questions by the number of examples that are left out."""
-    encoded, cut = [], 0
+    encoded: list[Fork] = []
+    cut = 0
     for number, question in enumerate(suite.questions):
         choices = [tokenize(tokenizer, choice)[: limit - 1] for choice in question.choices]
         longest = max(map(len, choices))
@@ -56,15 +57,13 @@ def evaluate(model: Any, tokenizer: Any, suite: Suite, shots: int, seed: int) ->
         room = limit - longest - len(context)
         skipped = next(index for index, prefix in enumerate(prefixes) if len(prefix) <= room)
         asked.setdefault(skipped, []).append(number)
-        encoded.append((context, choices))
+        encoded.append(Fork(context, choices))
     correct = [False] * len(suite.questions)
     for skipped, numbers in asked.items():
-        sequences = [encoded[n][0] + choice for n in numbers for choice in encoded[n][1]]
-        lengths = [len(choice) for n in numbers for choice in encoded[n][1]]
-        scores = iter(continuation_log_probabilities(model, prefixes[skipped], sequences, lengths))
-        for number in numbers:
+        scores = continuation_log_probabilities(model, prefixes[skipped], [encoded[number] for number in numbers])
+        for number, of_choices in zip(numbers, scores, strict=True):
             question = suite.questions[number]
-            per_byte = [float(next(scores).sum()) / len(choice.encode()) for choice in question.choices]
+            per_byte = [float(s.sum()) / len(c.encode()) for s, c in zip(of_choices, question.choices, strict=True)]
             correct[number] = int(np.argmax(per_byte)) == question.answer
     truncated = max(cut, sum(len(numbers) for skipped, numbers in asked.items() if skipped))
     return SuiteResult(suite.name, shots, tuple(correct), truncated)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmctl.errors import UserError
+
 NAME = "llmctl_packed"
 
 
@@ -124,15 +126,25 @@ def attention_for_transformers(
     lengths: tuple[int, ...] | None = None,
     cu_seqlens: Tensor | None = None,
     max_length: int | None = None,
-    **unused: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """The signature of `transformers`' attention functions; boundaries arrive as keyword arguments of the model."""
+    require_plain_softmax(others)
     if lengths is None or cu_seqlens is None or max_length is None:
         raise ValueError("packed attention needs lengths, cu_seqlens and max_length; call the model through llmctl.model.loss")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if not query.dtype == key.dtype == value.dtype:  # autocast leaves rotated queries and keys in fp32 in some models
         query, key = query.to(value.dtype), key.to(value.dtype)
     return packed_attention(query, key, value, lengths, cu_seqlens, max_length, sliding_window, scale), None
+
+
+def require_plain_softmax(arguments: dict[str, Any]) -> None:
+    """Raises:
+    UserError: the model asks its attention for capped scores (Gemma 2) or attention sinks (gpt-oss).
+    """
+    asked = [name for name in ("softcap", "s_aux") if arguments.get(name) is not None]
+    if asked:
+        raise UserError(f"this model's attention has `{asked[0]}`, which is not supported: scores would be silently wrong")
 
 
 def use_packed_attention(model: Any) -> None:
@@ -150,11 +162,11 @@ def no_mask(*arguments: Any, **named: Any) -> None:
 
 
 @contextmanager
-def standard_attention(model: Any) -> Iterator[None]:
-    """`transformers`' own fused attention inside the block, which keeps a cache for generation."""
+def attention_implementation(model: Any, name: str) -> Iterator[None]:
+    """Another of the registered attention functions inside the block; `sdpa`, `transformers`' own, keeps a cache."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     before = base.config._attn_implementation
-    base.set_attn_implementation("sdpa")
+    base.set_attn_implementation(name)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from llmctl.model.attention import standard_attention
+from llmctl.model.attention import attention_implementation
 from llmctl.tokens.template import end_of_turn_ids
 
 BATCH = 50
@@ -30,7 +30,7 @@ def generate(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int
         width = max(len(ids) for ids in encoded)
         tokens = torch.tensor([[pad] * (width - len(ids)) + ids for ids in encoded], device=model.device)
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device)
-        with standard_attention(model):
+        with attention_implementation(model, "sdpa"):
             out = model.generate(
                 input_ids=tokens, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
                 eos_token_id=stop_ids, pad_token_id=pad, use_cache=True,
@@ -52,7 +52,7 @@ def stream(
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
     tokens, cache, shown, new = torch.tensor([ids], device=model.device), None, "", []
     for _ in range(max_new_tokens):
-        with standard_attention(model):
+        with attention_implementation(model, "sdpa"):
             out = model(input_ids=tokens, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
         token = choose(out.logits[0, -1].float(), temperature, top_p, generator)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmctl.evals.bits import bits_per_byte
-from llmctl.evals.continuations import continuation_log_probabilities
+from llmctl.evals.continuations import Fork, continuation_log_probabilities
 from llmctl.evals.fewshot import SuiteResult, compare, evaluate
 from llmctl.evals.positions import long_enough, loss_by_position
 from llmctl.evals.score import token_log_probabilities
@@ -66,14 +66,16 @@ def test_continuations_of_one_prefix_score_as_whole_sequences(model, prefix):
     """The window of 16 is shorter than the prefix: what the cache drops is what no token may see."""
     generator = np.random.default_rng(0)
     first = generator.integers(0, 512, prefix).tolist()
-    sequences = [generator.integers(0, 512, size).tolist() for size in (9, 3, 40, 3, 21)]
-    scored = [4, 2, 17, 2, 20]
-    if prefix:
-        scored[1] = 3  # the whole of it
-    whole = token_log_probabilities(model, [first + sequence for sequence in sequences])
-    ours = continuation_log_probabilities(model, first, sequences, scored, tokens_per_pass=100)
-    for mine, theirs, count in zip(ours, whole, scored, strict=True):
-        np.testing.assert_allclose(mine, theirs[-count:], atol=1e-4)
+    sizes = [(9, (4, 2)), (1, (17, 3, 1)), (40, (9,)), (2, (20, 20))] + ([(0, (5, 1))] if prefix else [])
+    forks = [
+        Fork(generator.integers(0, 512, trunk).tolist(), [generator.integers(0, 512, size).tolist() for size in choices])
+        for trunk, choices in sizes
+    ]
+    ours = continuation_log_probabilities(model, first, forks, tokens_per_pass=150)
+    for fork, scores in zip(forks, ours, strict=True):
+        whole = token_log_probabilities(model, [first + fork.trunk + choice for choice in fork.choices])
+        for mine, theirs, choice in zip(scores, whole, fork.choices, strict=True):
+            np.testing.assert_allclose(mine, theirs[-len(choice) :], atol=1e-4)
 
 
 def suite_of(count: int, answer: int = 0) -> Suite:
