@@ -1,5 +1,7 @@
 """Errors that are meant for the person at the keyboard, and the exit codes that go with them."""
 
+from importlib.util import find_spec
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -31,3 +33,11 @@ class Interrupted(BaseException):
     def __init__(self, message: str, exit_code: int = EXIT_INTERRUPTED) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def require_package(package: str, what_for: str) -> None:
+    """Raises:
+    UserError: an optional package is not installed.
+    """
+    if find_spec(package) is None:
+        raise UserError(f"{what_for} needs a package that is not installed: pip install {package}")

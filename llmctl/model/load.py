@@ -1,9 +1,11 @@
 """Hugging Face folders in and out."""
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import UserError
+from llmctl.errors import UserError, require_package
 from llmctl.runs.files import staged_folder
 
 SHARD_SIZE = "5GB"
@@ -61,6 +63,7 @@ def load_config(path_or_name: str) -> Any:
 
     place, extra = path_or_name, {}
     if path_or_name.endswith(".gguf"):
+        require_package("gguf", f"{path_or_name}: a GGUF file")
         place, extra = str(Path(path_or_name).parent), {"gguf_file": Path(path_or_name).name}
     try:
         return AutoConfig.from_pretrained(place, **extra)
@@ -70,16 +73,24 @@ def load_config(path_or_name: str) -> Any:
 
 def _load_gguf(file: Path) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     if not file.is_file():
         raise UserError(f"{file}: no such file")
+    whole = GgufConfig(gguf_file=file.name, dequantize=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
-    except ImportError:
-        raise UserError(f"{file}: reading GGUF files needs the gguf package: pip install 'llmctl[gguf]'") from None
-    if hasattr(model, "dequantize") and getattr(model, "hf_quantizer", None) is not None:
-        model = model.dequantize()
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar that no setting of transformers turns off
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                str(file.parent), gguf_file=file.name, quantization_config=whole, dtype=torch.float32
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{file}: its weights could not be loaded: {str(error).splitlines()[0]}") from None
+    # The weights are plain now; a saved copy must not say that they are packed.
+    model.hf_quantizer = None
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(model.config, name):
+            delattr(model.config, name)
+    model.is_quantized = False
     return model.float()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llmctl.errors import UserError, require_package
 from llmctl.recipe.presets import resolve_model
 from llmctl.recipe.schema import Recipe
 
@@ -24,6 +25,11 @@ def check_model_folder(recipe: Recipe, name: str) -> Iterator[str]:
     if path.is_file():
         if path.suffix != ".gguf":
             yield f"{name!r} is a file; expected a model folder, a .gguf file or a hub name"
+            return
+        try:
+            require_package("gguf", f"{name!r}: a GGUF file")
+        except UserError as error:
+            yield str(error)
         return
     config_file = path / "config.json"
     if not config_file.is_file():

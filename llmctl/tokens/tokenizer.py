@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import UserError
+from llmctl.errors import UserError, require_package
 from llmctl.runs.files import staged_folder
 from llmctl.tokens.template import CHATML
 
@@ -66,6 +66,7 @@ def load_tokenizer(path_or_name: str) -> Any:
 
     folder, extra = path_or_name, {}
     if path_or_name.endswith(".gguf"):
+        require_package("gguf", f"{path_or_name}: a GGUF file")
         file = Path(path_or_name)
         folder, extra = str(file.parent), {"gguf_file": file.name}
     try:

@@ -1,5 +1,6 @@
 """Recipes: quantities, merging, and every mistake at once with its place."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,10 @@ def test_lines_of_keys():
     assert found[("t", "e", "f", "h")] == 8
     assert found[("stage", "x", "last")] == 13
     assert ("not",) not in found
+
+
+def test_a_gguf_file_without_the_package_that_reads_it_is_a_mistake_of_the_recipe(write_recipe, tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").touch()
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    file = write_recipe(SOUND.replace("[sft]\n", f'[sft]\nfrom = "{tmp_path / "model.gguf"}"\n'))
+    assert "pip install gguf" in errors(file)
