@@ -44,21 +44,28 @@ def conversations_file(corpus: Path, source: str, split: Split) -> Path:
 
 
 @contextmanager
-def writing(file: Path) -> Iterator[Callable[[Document | Conversation], None]]:
-    """A function that appends to `file`, which gets its name when all is written and synced."""
+def writing_rows(file: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that appends a row to `file`, which gets its name when all is written and synced."""
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.name}.tmp")
     with aside.open("wb") as raw:
         # One thread, so that the same documents give the same bytes, and so the same key, everywhere.
         with zstandard.ZstdCompressor(LEVEL).stream_writer(raw, closefd=False) as packed:
 
-            def write(item: Document | Conversation) -> None:
-                packed.write((json.dumps(asdict(item), ensure_ascii=False) + "\n").encode())
+            def write(row: dict[str, Any]) -> None:
+                packed.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
             yield write
         raw.flush()
         os.fsync(raw.fileno())
     os.replace(aside, file)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[Callable[[Document | Conversation], None]]:
+    """The same for documents and conversations."""
+    with writing_rows(file) as write:
+        yield lambda item: write(asdict(item))
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,6 @@ from llmctl.corpus.hub import PREFIX, read_hub
 from llmctl.corpus.local import Faults, Place, read_rows
 from llmctl.corpus.shapes import KNOWN, as_messages
 from llmctl.errors import UserError
-from llmctl.runs.files import write_json
 
 BUILTIN_TEXT: dict[str, Callable[[int | None], Iterator[Document]]] = {
     "builtin:python-stdlib": builtin.standard_library,
@@ -66,10 +65,7 @@ def snapshot(specs: list[SourceSpec], heldout_fraction: float, seed: int, out: P
     for spec in specs:
         if spec.is_chat:
             _write_conversations(spec, heldout_fraction, heldout, seed, stats[spec.name], out)
-    plain = {name: dict(sorted(counts.items())) for name, counts in stats.items()}
-    write_json(out / "stats.json", plain)
-    _show(plain)
-    return plain
+    return {name: dict(sorted(counts.items())) for name, counts in stats.items()}
 
 
 def _write_heldout_documents(
@@ -257,7 +253,17 @@ def _questions(conversation: Conversation) -> set[int]:
     }
 
 
-def _show(stats: dict[str, dict[str, int]]) -> None:
+DROPPED = {
+    "dropped_like_heldout": "like held-out",
+    "dropped_duplicate": "copies",
+    "dropped_near_copy": "near copies",
+}
+"""Why documents are dropped, as the table says it."""
+
+
+def show(stats: dict[str, dict[str, int]]) -> None:
+    """The table of documents and of what was dropped, with a column for each reason that there was."""
+    reasons = [reason for reason in DROPPED if any(reason in counts for counts in stats.values())]
     rows = [
         (
             name,
@@ -265,10 +271,9 @@ def _show(stats: dict[str, dict[str, int]]) -> None:
             f"{counts.get('train_bytes', 0) / 1e6:.1f} MB",
             f"{counts.get('heldout_documents', 0):,}",
             f"{counts.get('heldout_bytes', 0) / 1e6:.2f} MB",
-            f"{counts.get('dropped_like_heldout', 0):,}",
-            f"{counts.get('dropped_duplicate', 0):,}",
+            *(f"{counts.get(reason, 0):,}" for reason in reasons),
         )
         for name, counts in stats.items()
     ]
-    columns = ("source", "documents", "text", "held out", "its text", "dropped: like held-out", "dropped: copies")
+    columns = ("source", "documents", "text", "held out", "its text", *(f"dropped: {DROPPED[reason]}" for reason in reasons))
     events.emit(events.Table("corpus", columns, tuple(rows)))

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+from llmctl.recipe.corpus_schema import CHAT_BUILTINS, TEXT_BUILTINS
 from llmctl.recipe.graph import parents_of, stage_order
 from llmctl.recipe.outside import check_model_folder
 from llmctl.recipe.positions import Key
 from llmctl.recipe.presets import SHAPES, resolve_model
 from llmctl.recipe.schema import (
-    CHAT_BUILTINS,
     RESERVED,
-    TEXT_BUILTINS,
     AverageTable,
     ChatTable,
     LongContextTable,

@@ -4,15 +4,13 @@ A field is part of a stage's identity (it decides the outcome, and so the key of
 execution (how the work is done: ranks, micro-batch, checkpoints).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from llmctl.recipe.corpus_schema import TEXT_BUILTINS, CorpusTable
 from llmctl.recipe.fields import NAME, Place, Rate, Table, execution
 from llmctl.recipe.quantities import Length, Size, Tokens
-
-TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
-CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
 
 RESERVED = ("corpus", "tokenizer", "tokens", "eval")
 """Names of what a run makes beside the stages."""
@@ -31,42 +29,6 @@ class TokenizerTable(Table):
     """Bytes of text to train on, an equal share from each source."""
     sources: list[str] = []
     """Corpus sources to train on. Empty: all text sources."""
-
-
-class SourceTable(Table):
-    """[corpus.sources.NAME]: where documents come from."""
-
-    path: Place
-    """A file or folder (.jsonl[.gz|.zst], .parquet, .txt, .md, .py), `hf:org/name`, or builtin:python-stdlib, python-packages,
-    python-docstrings, python-errors."""
-    kind: Literal["text", "chat"] = "text"
-    """Documents of text, or conversations. The built-in chat data are known as such."""
-    max_bytes: Size | None = None
-    """Bytes of text to take at most, from the beginning; of the built-in sources, files from all over them."""
-    text_field: str = "text"
-    """Field of a JSON row or Parquet column that holds the text."""
-    split: str = "train"
-    """Split of a Hugging Face data set."""
-    subset: str | None = None
-    """Configuration of a Hugging Face data set."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """What to do at a row that cannot be read: stop, or skip it and count it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_kind(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("path") in CHAT_BUILTINS:
-            return values | {"kind": "chat"}
-        return values
-
-
-class CorpusTable(Table):
-    """[corpus]: the text of the run, snapshot into it before anything else."""
-
-    heldout_fraction: float = Field(default=0.05, gt=0.0, lt=0.5)
-    """Share of the documents that no stage trains on, chosen by the hash of their name; at least one of every source."""
-    sources: dict[str, SourceTable] = {}
-    """The sources by name."""
 
 
 class ModelTable(Table):

@@ -7,6 +7,7 @@ per source and split, and `stats.json`.
 
 from pathlib import Path
 
+from llmctl.recipe.graph import identity as identity_of
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
@@ -21,12 +22,13 @@ def node(recipe: Recipe) -> Node:
         for name, source in table.sources.items()
         if not source.path.startswith((BUILTIN, HUB))
     }
-    identity = {"corpus": table.model_dump(mode="json"), "seed": recipe.seed, "files": local}
+    identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local}
     return Node("corpus", "corpus", 1, (), identity, work)
 
 
 def work(context: Context) -> Outcome:
-    from llmctl.corpus.snapshot import SourceSpec, snapshot
+    from llmctl.corpus.snapshot import SourceSpec, show, snapshot
+    from llmctl.runs.files import write_json
 
     table = context.recipe.corpus
     specs = [
@@ -42,5 +44,14 @@ def work(context: Context) -> Outcome:
         )
         for name, source in table.sources.items()
     ]
-    stats = snapshot(specs, table.heldout_fraction, context.recipe.seed, context.artifact.folder)
-    return Outcome(["documents", "conversations"], kept=["stats.json"], metrics=stats)
+    out = context.artifact.folder
+    stats = snapshot(specs, table.heldout_fraction, context.recipe.seed, out)
+    if table.dedup is not None:
+        from llmctl.corpus.dedup import drop_copies
+        from llmctl.corpus.duplicates import Settings
+
+        texts = [spec.name for spec in specs if not spec.is_chat]
+        drop_copies(out, texts, Settings(**table.dedup.model_dump()), stats, table.engine, table.ray_address)
+    show(stats)
+    write_json(out / "stats.json", stats)
+    return Outcome(["documents", "conversations"], kept=["stats.json", "rejects"], metrics=stats)

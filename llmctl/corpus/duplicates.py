@@ -1,0 +1,193 @@
+"""Documents that are copies of another, to the letter or nearly: MinHash over bands of signatures, verified.
+
+A document becomes the set of its word n-grams. Of `bands` x `rows` MinHash values, two documents of Jaccard similarity s
+share a whole band with probability 1 - (1 - s^rows)^bands: with 26 x 11, 0.90 at s = 0.8 and 0.09 at 0.6 (Broder 1997;
+Olmo 3, arXiv 2512.13961, appendix A.2.2). Those that share one are compared by their n-grams, and what is similar enough is
+joined into clusters, of which one document stays.
+"""
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from llmctl.corpus.engine import Engine, load_daft
+
+LARGEST_SKETCH = 4096  # n-grams of a document that are compared; of a longer one those of the smallest hashes
+MOST_COMPARISONS = 20  # of a document with the clusters of its band: boilerplate fills bands with what is not alike
+MIX, GOLDEN = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0x9E3779B97F4A7C15)  # of MurmurHash3's and SplitMix's finalisers
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    fuzzy: bool = True
+    ngram: int = 5
+    bands: int = 26
+    rows: int = 11
+    similarity: float = 0.8
+    keep: Literal["first", "longest"] = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A document that goes, by its place in the pool."""
+
+    rule: Literal["exact copy", "near copy"]
+    kept: int
+    """The place of the one that stays for it."""
+    similarity: float
+    """Jaccard similarity of the two, by their n-grams."""
+
+
+def find_copies(
+    pool: Path, settings: Settings, engine: Engine = "native", ray_address: str | None = None
+) -> tuple[dict[int, Copy], int]:
+    """Which of the documents in `pool` (Parquet with `n` and `text`) are to go, and how many there are."""
+    daft = load_daft(engine, ray_address)
+    from daft.functions import minhash, normalize
+
+    normal = normalize(daft.col("text"), remove_punct=True, lowercase=True, white_space=True)
+    frame = daft.read_parquet(str(pool)).with_column("normal", normal)
+    columns = [daft.col("n"), daft.col("text").length_bytes().alias("bytes"), digests(daft)(daft.col("normal")).alias("digest")]
+    if settings.fuzzy:
+        values = minhash(
+            daft.col("normal"), num_hashes=settings.bands * settings.rows, ngram_size=settings.ngram, hash_function="xxhash3_64"
+        )
+        columns.append(band_hashes(daft, settings)(values).alias("bands"))
+    table = frame.select(*columns).to_arrow().sort_by("n").combine_chunks()
+    sizes = table["bytes"].to_numpy()
+    # Places in the order in which documents are preferred.
+    order = np.argsort(-sizes, kind="stable") if settings.keep == "longest" else np.arange(len(sizes))
+    copies = exact_copies(table["digest"].to_pylist(), order)
+    if settings.fuzzy:
+        bands = table["bands"].combine_chunks().flatten().to_numpy().reshape(len(sizes), settings.bands)
+        buckets = shared_bands(bands, order, gone=copies)
+        wanted = sorted({int(place) for bucket in buckets for place in bucket})
+        near = frame.where(daft.col("n").is_in(wanted)).select(
+            daft.col("n"), sketches(daft, settings.ngram)(daft.col("normal")).alias("sketch")
+        )
+        found = near.to_arrow() if wanted else None
+        sketch = dict(zip(found["n"].to_pylist(), map(as_array, found["sketch"]), strict=True)) if found else {}
+        copies |= near_copies(buckets, sketch, order, settings.similarity)
+    return copies, len(sizes)
+
+
+def as_array(values: Any) -> np.ndarray:
+    return values.values.to_numpy()
+
+
+def exact_copies(digests: list[bytes], order: np.ndarray) -> dict[int, Copy]:
+    first: dict[bytes, int] = {}
+    copies = {}
+    for place in map(int, order):
+        kept = first.setdefault(digests[place], place)
+        if kept != place:
+            copies[place] = Copy("exact copy", kept, 1.0)
+    return copies
+
+
+def shared_bands(bands: np.ndarray, order: np.ndarray, gone: dict[int, Copy]) -> list[np.ndarray]:
+    """Places of the documents that share a band with another, band by band, the preferred ones first."""
+    here = np.array([place for place in order if int(place) not in gone], dtype=np.int64)
+    buckets, seen = [], set()
+    for band in range(bands.shape[1]):
+        hashes = bands[here, band]
+        by_hash = np.argsort(hashes, kind="stable")
+        edges = np.flatnonzero(np.diff(hashes[by_hash])) + 1
+        for bucket in np.split(here[by_hash], edges):
+            if len(bucket) > 1 and (key := bucket.tobytes()) not in seen:  # true copies share many bands
+                seen.add(key)
+                buckets.append(bucket)
+    return buckets
+
+
+def near_copies(
+    buckets: list[np.ndarray], sketch: dict[int, np.ndarray], order: np.ndarray, similarity: float
+) -> dict[int, Copy]:
+    """Join what shares a band and is similar; of each cluster all go but the preferred one."""
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    parent: dict[int, int] = {}
+
+    def root(place: int) -> int:
+        while (above := parent.get(place, place)) != place:
+            parent[place] = place = parent.get(above, above)
+        return place
+
+    for bucket in buckets:
+        leaders: list[int] = []
+        for place in map(int, bucket):
+            joined = False
+            for leader in leaders[-MOST_COMPARISONS:]:
+                mine, theirs = root(place), root(leader)
+                if mine == theirs:
+                    joined = True
+                elif jaccard(sketch[place], sketch[leader]) >= similarity:
+                    low, high = sorted((mine, theirs), key=lambda p: rank[p])
+                    parent[high] = low
+                    joined = True
+            if not joined:
+                leaders.append(place)
+    kept = {place: root(place) for place in list(parent)}
+    return {place: Copy("near copy", to, jaccard(sketch[place], sketch[to])) for place, to in kept.items() if place != to}
+
+
+def jaccard(mine: np.ndarray, theirs: np.ndarray) -> float:
+    """Jaccard similarity of two sets of hashes, each sorted and without repetition. Of sketches that were cut, over the
+    smallest hashes of both, which is an even sample of their union."""
+    union = np.union1d(mine, theirs)
+    if len(mine) >= LARGEST_SKETCH or len(theirs) >= LARGEST_SKETCH:
+        union = union[:LARGEST_SKETCH]
+    both = np.intersect1d(mine, theirs, assume_unique=True)
+    return float(np.isin(union, both, assume_unique=True).mean()) if len(union) else 1.0
+
+
+def ngram_hashes(text: str, ngram: int) -> np.ndarray:
+    """Sorted hashes of the word n-grams of a normalised text; a shorter one is a single n-gram."""
+    words = np.fromiter((zlib.crc32(word.encode()) for word in text.split(" ")), dtype=np.uint64)
+    width = min(ngram, len(words))
+    mixed = np.zeros(len(words) - width + 1, dtype=np.uint64)
+    for offset in range(width):
+        mixed = (mixed ^ words[offset : offset + len(mixed)]) * MIX
+        mixed ^= mixed >> np.uint64(29)
+    return np.unique(mixed)[:LARGEST_SKETCH]
+
+
+def digests(daft: Any) -> Any:
+    """128-bit digests of texts."""
+
+    @daft.func.batch(return_dtype=daft.DataType.binary())
+    def of_texts(texts: Any) -> Any:
+        return [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts.to_pylist()]
+
+    return of_texts
+
+
+def band_hashes(daft: Any, settings: Settings) -> Any:
+    """A 64-bit hash of each band of MinHash values [bands x rows]."""
+    bands, rows = settings.bands, settings.rows
+
+    @daft.func.batch(return_dtype=daft.DataType.list(daft.DataType.uint64()))
+    def of_signatures(signatures: Any) -> Any:
+        import pyarrow
+
+        values = signatures.to_arrow().flatten().to_numpy().reshape(-1, bands, rows).astype(np.uint64)
+        mixed = np.full(values.shape[:2], GOLDEN)
+        for row in range(rows):
+            mixed = (mixed ^ values[:, :, row]) * MIX
+            mixed ^= mixed >> np.uint64(32)
+        offsets = np.arange(len(values) + 1, dtype=np.int32) * bands
+        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(mixed.reshape(-1)))
+
+    return of_signatures
+
+
+def sketches(daft: Any, ngram: int) -> Any:
+    @daft.func.batch(return_dtype=daft.DataType.list(daft.DataType.uint64()))
+    def of_texts(texts: Any) -> Any:
+        return [ngram_hashes(text, ngram) for text in texts.to_pylist()]
+
+    return of_texts

@@ -1,0 +1,74 @@
+"""daft, the engine of the steps that look at every document: columns in batches, on all cores or on a Ray cluster."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from llmctl.corpus.documents import Document, read_documents
+from llmctl.errors import StageFailed, require_package
+
+Engine = Literal["native", "ray"]
+ROW_GROUP = 2_000  # documents that are handed to the engine at a time
+
+
+def load_daft(engine: Engine = "native", ray_address: str | None = None) -> Any:
+    """daft with its runner chosen, and silent: no bars of its own, no telemetry.
+
+    Raises:
+        UserError: Ray is wanted and not installed.
+        StageFailed: the Ray cluster does not answer.
+    """
+    os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
+    os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    import daft
+    from daft.runners import get_or_infer_runner_type
+
+    if engine == "native":
+        if get_or_infer_runner_type() != "native":
+            daft.set_runner_native()
+        return daft
+    require_package("ray", 'corpus.engine = "ray"')
+    import ray  # type: ignore[import-not-found]
+
+    try:
+        ray.init(address=ray_address, ignore_reinit_error=True, log_to_driver=False)
+    except (ConnectionError, TimeoutError) as error:
+        reason = str(error).splitlines()[0]
+        raise StageFailed(f"corpus.ray_address = {ray_address!r}: no Ray cluster answers there ({reason})") from None
+    daft.set_runner_ray(address=ray_address, noop_if_initialized=True)
+    return daft
+
+
+@contextmanager
+def pool(corpus: Path, sources: list[str]) -> Iterator[Path]:
+    """Training documents of these sources as a Parquet file, for as long as the block lasts: `n`, their place in the order of
+    sources and reading, and `text`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    file = corpus / ".pool.parquet"
+    schema = pyarrow.schema([("n", pyarrow.int64()), ("text", pyarrow.large_string())])
+    try:
+        with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+            rows: list[Document] = []
+            written = 0
+
+            def flush() -> None:
+                nonlocal written
+                places = range(written, written + len(rows))
+                writer.write_table(pyarrow.table([list(places), [row.text for row in rows]], schema=schema))
+                written += len(rows)
+                rows.clear()
+
+            for source in sources:
+                for document in read_documents(corpus, source, "train"):
+                    rows.append(document)
+                    if len(rows) == ROW_GROUP:
+                        flush()
+            flush()
+        yield file
+    finally:
+        file.unlink(missing_ok=True)

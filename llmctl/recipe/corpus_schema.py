@@ -1,0 +1,70 @@
+"""The recipe's tables about documents."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from llmctl.recipe.fields import Place, Table, execution
+from llmctl.recipe.quantities import Size
+
+TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
+CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
+
+
+class SourceTable(Table):
+    """[corpus.sources.NAME]: where documents come from."""
+
+    path: Place
+    """A file or folder (.jsonl[.gz|.zst], .parquet, .txt, .md, .py), `hf:org/name`, or builtin:python-stdlib, python-packages,
+    python-docstrings, python-errors."""
+    kind: Literal["text", "chat"] = "text"
+    """Documents of text, or conversations. The built-in chat data are known as such."""
+    max_bytes: Size | None = None
+    """Bytes of text to take at most, from the beginning; of the built-in sources, files from all over them."""
+    text_field: str = "text"
+    """Field of a JSON row or Parquet column that holds the text."""
+    split: str = "train"
+    """Split of a Hugging Face data set."""
+    subset: str | None = None
+    """Configuration of a Hugging Face data set."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do at a row that cannot be read: stop, or skip it and count it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_kind(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("path") in CHAT_BUILTINS:
+            return values | {"kind": "chat"}
+        return values
+
+
+class DedupTable(Table):
+    """[corpus.dedup]: training documents of all text sources that are copies of one another; one of each cluster stays."""
+
+    fuzzy: bool = True
+    """Near copies too, by MinHash (false: copies to the letter alone, case, punctuation and white space aside)."""
+    ngram: int = Field(default=5, ge=1)
+    """Words in an n-gram."""
+    bands: int = Field(default=26, ge=1)
+    """Bands of the signature. Documents that share a whole band are compared."""
+    rows: int = Field(default=11, ge=1)
+    """MinHash values in a band. Olmo 3: 26 bands of 11, which finds 90 % of the pairs of similarity 0.8 and 9 % at 0.6."""
+    similarity: float = Field(default=0.8, gt=0, le=1)
+    """Share of common n-grams (Jaccard) from which two documents are near copies."""
+    keep: Literal["first", "longest"] = "first"
+    """Which document of a cluster stays: the first in the order of sources and reading, or the longest."""
+
+
+class CorpusTable(Table):
+    """[corpus]: the text of the run, snapshot into it before anything else."""
+
+    heldout_fraction: float = Field(default=0.05, gt=0.0, lt=0.5)
+    """Share of the documents that no stage trains on, chosen by the hash of their name; at least one of every source."""
+    sources: dict[str, SourceTable] = {}
+    """The sources by name."""
+    dedup: DedupTable | None = None
+    """Left out: only documents of the very same text are dropped."""
+    engine: Literal["native", "ray"] = execution("native")
+    """What steps over all documents run on: this machine's cores, or a Ray cluster (needs the `ray` extra)."""
+    ray_address: str | None = execution(None)
+    """Address of the Ray cluster. Left out: RAY_ADDRESS, or one started on this machine. It sees this run's folder."""

@@ -1,0 +1,119 @@
+"""Copies among documents: what is found, what stays, and that nothing that is not alike goes."""
+
+import io
+import json
+import random
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmctl.corpus.dedup import drop_copies, rejects_file
+from llmctl.corpus.documents import Document, documents_file, read_documents, writing
+from llmctl.corpus.duplicates import Settings, find_copies, jaccard, ngram_hashes
+
+LETTERS = st.lists(st.sampled_from("abcdefgh"), min_size=6, max_size=80)
+WORDS = [f"word{number}" for number in range(2000)]
+
+
+def text_of(seed: int, length: int = 300) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=length))
+
+
+def changed(text: str, share: float, seed: int) -> str:
+    """The text with one stretch of `share` of its words replaced."""
+    words, chance = text.split(" "), random.Random(seed)
+    size = round(share * len(words))
+    at = chance.randrange(len(words) - size)
+    words[at : at + size] = chance.choices(WORDS, k=size)
+    return " ".join(words)
+
+
+def pool_of(folder: Path, texts: list[str]) -> Path:
+    file = folder / "pool.parquet"
+    schema = pyarrow.schema([("n", pyarrow.int64()), ("text", pyarrow.large_string())])
+    pyarrow.parquet.write_table(pyarrow.table([list(range(len(texts))), texts], schema=schema), file)
+    return file
+
+
+def true_similarity(mine: str, theirs: str, ngram: int = 5) -> float:
+    sets = [{tuple(t.split(" ")[i : i + ngram]) for i in range(len(t.split(" ")) - ngram + 1)} for t in (mine, theirs)]
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+def test_near_copies_go_and_the_rest_stays(tmp_path):
+    base = [text_of(seed) for seed in range(40)]
+    near = [changed(text, 0.04, seed) for seed, text in enumerate(base[:20])]
+    far = [changed(text, 0.5, seed) for seed, text in enumerate(base[20:])]
+    copies, total = find_copies(pool_of(tmp_path, base + near + far), Settings())
+    assert total == 80
+    assert set(copies) == set(range(40, 60))
+    for place, copy in copies.items():
+        assert (copy.rule, copy.kept) == ("near copy", place - 40)
+        assert copy.similarity == pytest.approx(true_similarity(base[place - 40], near[place - 40]), abs=1e-9)
+
+
+def test_case_punctuation_and_white_space_make_no_difference(tmp_path):
+    text = text_of(1)
+    texts = [text, text.upper(), text.replace(" ", ",\n\t"), text_of(2)]
+    copies, _ = find_copies(pool_of(tmp_path, texts), Settings(fuzzy=False))
+    assert {place: (copy.rule, copy.kept) for place, copy in copies.items()} == {1: ("exact copy", 0), 2: ("exact copy", 0)}
+
+
+def test_the_first_stays_or_the_longest(tmp_path):
+    text = text_of(1)
+    file = pool_of(tmp_path, [text, text + " and a word more", text_of(2)])
+    assert set(find_copies(file, Settings())[0]) == {1}
+    assert set(find_copies(file, Settings(keep="longest"))[0]) == {0}
+
+
+def test_what_is_alike_in_a_chain_is_one_cluster(tmp_path):
+    chain = [text_of(1)]
+    for seed in range(6):
+        chain.append(changed(chain[-1], 0.05, seed))
+    assert true_similarity(chain[0], chain[-1]) < 0.8
+    copies, _ = find_copies(pool_of(tmp_path, chain), Settings())
+    assert {copy.kept for copy in copies.values()} == {0}
+    assert len(copies) == 6
+
+
+def test_short_and_empty_documents_are_alike_only_when_they_are_equal(tmp_path):
+    copies, _ = find_copies(pool_of(tmp_path, ["", "one two", "one three", "one two", "one"]), Settings())
+    assert set(copies) == {3}
+    assert find_copies(pool_of(tmp_path, []), Settings()) == ({}, 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.sampled_from("abcdefgh"), min_size=6, max_size=80), st.lists(st.sampled_from("abcdefgh"), min_size=6, max_size=80)
+)
+def test_similarity_is_that_of_the_sets_of_ngrams(mine, theirs):
+    texts = " ".join(mine), " ".join(theirs)
+    assert jaccard(*(ngram_hashes(text, 5) for text in texts)) == pytest.approx(true_similarity(*texts))
+
+
+def test_similarity_of_long_documents_is_estimated_closely():
+    long = text_of(1, 60_000)
+    other = changed(long, 0.15, 3)
+    assert jaccard(ngram_hashes(long, 5), ngram_hashes(other, 5)) == pytest.approx(true_similarity(long, other), abs=0.03)
+
+
+def test_a_corpus_is_rewritten_and_what_was_dropped_is_kept_aside(tmp_path):
+    texts = {"a": [text_of(1), text_of(2)], "b": [text_of(1).upper(), changed(text_of(2), 0.04, 1), text_of(3)]}
+    stats = {}
+    for source, mine in texts.items():
+        with writing(documents_file(tmp_path, source, "train")) as write:
+            for number, text in enumerate(mine):
+                write(Document(text, f"{source}/{number}", source, f"{source}.jsonl:{number + 1}"))
+        stats[source] = {"train_documents": len(mine), "train_bytes": 1}
+    drop_copies(tmp_path, ["a", "b"], Settings(), stats)
+    assert [d.id for s in ("a", "b") for d in read_documents(tmp_path, s, "train")] == ["a/0", "a/1", "b/2"]
+    assert stats["b"] == {"train_documents": 1, "train_bytes": len(text_of(3)), "dropped_duplicate": 1, "dropped_near_copy": 1}
+    unpacked = zstandard.ZstdDecompressor().stream_reader(rejects_file(tmp_path, "b").read_bytes())
+    rejects = [json.loads(line) for line in io.TextIOWrapper(unpacked, encoding="utf-8")]
+    assert [(r["id"], r["rule"], r["kept"]) for r in rejects] == [("b/0", "exact copy", "a/0"), ("b/1", "near copy", "a/1")]
+    assert not list(tmp_path.glob(".pool*"))
