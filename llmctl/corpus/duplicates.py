@@ -6,7 +6,6 @@ Olmo 3, arXiv 2512.13961, appendix A.2.2). Those that share one are compared by 
 joined into clusters, of which one document stays.
 """
 
-import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +46,13 @@ def find_copies(
 ) -> tuple[dict[int, Copy], int]:
     """Which of the documents in `pool` (Parquet with `n` and `text`) are to go, and how many there are."""
     daft = load_daft(engine, ray_address)
+    from daft.functions import hash as hashed
     from daft.functions import minhash, normalize
 
     normal = normalize(daft.col("text"), remove_punct=True, lowercase=True, white_space=True)
     frame = daft.read_parquet(str(pool)).with_column("normal", normal)
-    columns = [daft.col("n"), daft.col("text").length_bytes().alias("bytes"), digests(daft)(daft.col("normal")).alias("digest")]
+    columns = [daft.col("n"), daft.col("text").length_bytes().alias("bytes")]
+    columns += [hashed(daft.col("normal"), seed=seed).alias(f"hash{seed}") for seed in (0, 1)]
     if settings.fuzzy:
         values = minhash(
             daft.col("normal"), num_hashes=settings.bands * settings.rows, ngram_size=settings.ngram, hash_function="xxhash3_64"
@@ -61,7 +62,8 @@ def find_copies(
     sizes = table["bytes"].to_numpy()
     # Places in the order in which documents are preferred.
     order = np.argsort(-sizes, kind="stable") if settings.keep == "longest" else np.arange(len(sizes))
-    copies = exact_copies(table["digest"].to_pylist(), order)
+    digests = list(zip(table["hash0"].to_pylist(), table["hash1"].to_pylist(), strict=True))
+    copies = exact_copies(digests, order)
     if settings.fuzzy:
         bands = table["bands"].combine_chunks().flatten().to_numpy().reshape(len(sizes), settings.bands)
         buckets = shared_bands(bands, order, gone=copies)
@@ -79,8 +81,9 @@ def as_array(values: Any) -> np.ndarray:
     return values.values.to_numpy()
 
 
-def exact_copies(digests: list[bytes], order: np.ndarray) -> dict[int, Copy]:
-    first: dict[bytes, int] = {}
+def exact_copies(digests: list[tuple[int, int]], order: np.ndarray) -> dict[int, Copy]:
+    """Copies among documents of these 128-bit hashes."""
+    first: dict[tuple[int, int], int] = {}
     copies = {}
     for place in map(int, order):
         kept = first.setdefault(digests[place], place)
@@ -96,9 +99,10 @@ def shared_bands(bands: np.ndarray, order: np.ndarray, gone: dict[int, Copy]) ->
     for band in range(bands.shape[1]):
         hashes = bands[here, band]
         by_hash = np.argsort(hashes, kind="stable")
-        edges = np.flatnonzero(np.diff(hashes[by_hash])) + 1
-        for bucket in np.split(here[by_hash], edges):
-            if len(bucket) > 1 and (key := bucket.tobytes()) not in seen:  # true copies share many bands
+        edges = np.concatenate([[0], np.flatnonzero(np.diff(hashes[by_hash])) + 1, [len(here)]])
+        for run in np.flatnonzero(np.diff(edges) > 1):
+            bucket = here[by_hash[edges[run] : edges[run + 1]]]
+            if (key := bucket.tobytes()) not in seen:  # true copies share many bands
                 seen.add(key)
                 buckets.append(bucket)
     return buckets
@@ -111,6 +115,7 @@ def near_copies(
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     parent: dict[int, int] = {}
+    different: set[tuple[int, int]] = set()
 
     def root(place: int) -> int:
         while (above := parent.get(place, place)) != place:
@@ -125,10 +130,13 @@ def near_copies(
                 mine, theirs = root(place), root(leader)
                 if mine == theirs:
                     joined = True
-                elif jaccard(sketch[place], sketch[leader]) >= similarity:
-                    low, high = sorted((mine, theirs), key=lambda p: rank[p])
-                    parent[high] = low
-                    joined = True
+                elif (place, leader) not in different:
+                    if jaccard(sketch[place], sketch[leader]) >= similarity:
+                        low, high = sorted((mine, theirs), key=lambda p: rank[p])
+                        parent[high] = low
+                        joined = True
+                    else:
+                        different.add((place, leader))
             if not joined:
                 leaders.append(place)
     kept = {place: root(place) for place in list(parent)}
@@ -138,11 +146,11 @@ def near_copies(
 def jaccard(mine: np.ndarray, theirs: np.ndarray) -> float:
     """Jaccard similarity of two sets of hashes, each sorted and without repetition. Of sketches that were cut, over the
     smallest hashes of both, which is an even sample of their union."""
-    union = np.union1d(mine, theirs)
-    if len(mine) >= LARGEST_SKETCH or len(theirs) >= LARGEST_SKETCH:
-        union = union[:LARGEST_SKETCH]
     both = np.intersect1d(mine, theirs, assume_unique=True)
-    return float(np.isin(union, both, assume_unique=True).mean()) if len(union) else 1.0
+    if len(mine) < LARGEST_SKETCH and len(theirs) < LARGEST_SKETCH:
+        return len(both) / (len(mine) + len(theirs) - len(both))
+    union = np.union1d(mine, theirs)[:LARGEST_SKETCH]
+    return float(np.isin(union, both, assume_unique=True).mean())
 
 
 def ngram_hashes(text: str, ngram: int) -> np.ndarray:
@@ -154,16 +162,6 @@ def ngram_hashes(text: str, ngram: int) -> np.ndarray:
         mixed = (mixed ^ words[offset : offset + len(mixed)]) * MIX
         mixed ^= mixed >> np.uint64(29)
     return np.unique(mixed)[:LARGEST_SKETCH]
-
-
-def digests(daft: Any) -> Any:
-    """128-bit digests of texts."""
-
-    @daft.func.batch(return_dtype=daft.DataType.binary())
-    def of_texts(texts: Any) -> Any:
-        return [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts.to_pylist()]
-
-    return of_texts
 
 
 def band_hashes(daft: Any, settings: Settings) -> Any:
@@ -186,8 +184,14 @@ def band_hashes(daft: Any, settings: Settings) -> Any:
 
 
 def sketches(daft: Any, ngram: int) -> Any:
+    """The n-grams of normalised texts, as `ngram_hashes` has them."""
+
     @daft.func.batch(return_dtype=daft.DataType.list(daft.DataType.uint64()))
     def of_texts(texts: Any) -> Any:
-        return [ngram_hashes(text, ngram) for text in texts.to_pylist()]
+        import pyarrow
+
+        found = [ngram_hashes(text, ngram) for text in texts.to_pylist()]
+        offsets = np.concatenate([[0], np.cumsum([len(hashes) for hashes in found])]).astype(np.int32)
+        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(np.concatenate(found) if found else np.empty(0, np.uint64)))
 
     return of_texts
