@@ -1,6 +1,8 @@
 """daft, the engine of the steps that look at every document: columns in batches, on all cores or on a Ray cluster."""
 
+import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,15 +33,28 @@ def load_daft(engine: Engine = "native", ray_address: str | None = None) -> Any:
             daft.set_runner_native()
         return daft
     require_package("ray", 'corpus.engine = "ray"')
-    import ray  # type: ignore[import-not-found]
+    import ray
 
     try:
-        ray.init(address=ray_address, ignore_reinit_error=True, log_to_driver=False)
-    except (ConnectionError, TimeoutError) as error:
+        if ray_address is not None:
+            require_answer(ray_address)
+        ray.init(address=ray_address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise StageFailed(f"corpus.ray_address = {ray_address!r}: no Ray cluster answers there ({reason})") from None
     daft.set_runner_ray(address=ray_address, noop_if_initialized=True)
     return daft
+
+
+def require_answer(address: str) -> None:
+    """Raises:
+    OSError: nothing listens at `address` (HOST:PORT or ray://HOST:PORT); Ray itself would ask for many minutes.
+    ValueError: it is no such address.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager

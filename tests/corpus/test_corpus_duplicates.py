@@ -2,7 +2,10 @@
 
 import io
 import json
+import pickle
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -41,7 +44,8 @@ def pool_of(folder: Path, texts: list[str]) -> Path:
 
 
 def true_similarity(mine: str, theirs: str, ngram: int = 5) -> float:
-    sets = [{tuple(t.split(" ")[i : i + ngram]) for i in range(len(t.split(" ")) - ngram + 1)} for t in (mine, theirs)]
+    words = [text.split(" ") for text in (mine, theirs)]
+    sets = [{tuple(w[i : i + ngram]) for i in range(len(w) - ngram + 1)} for w in words]
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
@@ -117,3 +121,29 @@ def test_a_corpus_is_rewritten_and_what_was_dropped_is_kept_aside(tmp_path):
     rejects = [json.loads(line) for line in io.TextIOWrapper(unpacked, encoding="utf-8")]
     assert [(r["id"], r["rule"], r["kept"]) for r in rejects] == [("b/0", "exact copy", "a/0"), ("b/1", "near copy", "a/1")]
     assert not list(tmp_path.glob(".pool*"))
+
+
+IN_RAY = """
+import pickle, sys
+from pathlib import Path
+from llmctl.corpus.duplicates import Settings, find_copies
+pickle.dump(find_copies(Path(sys.argv[1]), Settings(), "ray"), open(sys.argv[2], "wb"))
+"""
+
+
+def test_a_ray_cluster_finds_the_same(tmp_path):
+    """In a process of its own: daft takes one runner for good, and Ray leaves its workers with it."""
+    texts = [text_of(seed % 7) if seed % 3 else changed(text_of(seed), 0.03, seed) for seed in range(60)]
+    file = pool_of(tmp_path, texts)
+    subprocess.run(
+        [sys.executable, "-c", IN_RAY, str(file), str(tmp_path / "found")], check=True, timeout=300, capture_output=True
+    )
+    found = pickle.loads((tmp_path / "found").read_bytes())
+    assert found == find_copies(file, Settings())
+    assert len(found[0]) > 30
+
+
+def test_a_ray_cluster_that_does_not_answer_is_named():
+    script = "from llmctl.corpus.engine import load_daft\nload_daft('ray', '127.0.0.1:1')"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert "StageFailed: corpus.ray_address = '127.0.0.1:1': no Ray cluster answers there" in result.stderr
