@@ -38,7 +38,8 @@ def peer(folder: Path) -> None:
         return ParquetReader(str(folder / "parquet"), id_key="n", read_metadata=False)
 
     def run(pipeline: list, tasks: int) -> None:
-        LocalPipelineExecutor(pipeline, tasks=tasks, workers=WORKERS, skip_completed=False, start_method="fork").run()
+        LocalPipelineExecutor(pipeline, tasks=tasks, workers=WORKERS, skip_completed=False, start_method="fork",
+                              logging_dir=str(folder / "logs")).run()  # fmt: skip
 
     started = time.time()
     run([reader(), MinhashDedupSignature(signatures, config=config)], WORKERS)
