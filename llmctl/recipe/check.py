@@ -60,7 +60,7 @@ def check_tokenizer(recipe: Recipe, broken: Set[str]) -> Iterator[Problem]:
     inside = recipe.stages.keys() | broken
     outside = [s.from_ for s in recipe.stages.values() if s.from_ is not None and s.from_ not in inside]
     if table is None:
-        if not outside and not broken:
+        if recipe.stages and not outside and not broken:
             yield ("tokenizer",), "[tokenizer] is missing, and no stage starts from a model that has one"
         return
     for name in table.sources:
@@ -104,8 +104,11 @@ def check_model(recipe: Recipe) -> Iterator[Problem]:
 
 
 def check_order(recipe: Recipe, broken: Set[str]) -> Iterator[Problem]:
-    if not recipe.stages and not broken:
-        yield (), "the recipe has no stage; write at least one of [pretrain], [midtrain], [longctx], [sft], [lora]"
+    if not recipe.stages and not recipe.corpus.sources and not broken:
+        yield (
+            (),
+            "the recipe has no stage ([pretrain], [midtrain], [longctx], [sft], [lora]) and no source ([corpus.sources.NAME])",
+        )
     circle = set(recipe.stages) - {stage.name for stage in stage_order(recipe)}
     if circle:
         yield (

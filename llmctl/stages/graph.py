@@ -9,13 +9,15 @@ from llmctl.stages.node import Node
 
 def build_graph(recipe: Recipe) -> dict[str, Node]:
     """Every node of the recipe by name, parents before children."""
-    nodes = [corpus.node(recipe), tokenizer.node(recipe)]
+    nodes = [corpus.node(recipe)]
+    if recipe.tokenizer is not None or recipe.stages:
+        nodes.append(tokenizer.node(recipe))
     if any(stage.kind in training.ON_TEXT for stage in recipe.stages.values()):
         nodes.append(tokens.node(recipe))
     nodes += [
         average.node(recipe, stage) if stage.kind == "average" else training.node(recipe, stage) for stage in stage_order(recipe)
     ]
-    if recipe.text_sources and recipe.eval.suites:  # the questions are made from held-out text
+    if recipe.stages and recipe.text_sources and recipe.eval.suites:  # the questions are made from held-out text
         nodes.append(evaluate.node(recipe))
     return {node.name: node for node in nodes}
 

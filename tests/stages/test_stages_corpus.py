@@ -1,0 +1,44 @@
+"""The corpus of a recipe through the command line."""
+
+import json
+import random
+
+from helpers import run_llmctl
+
+RECIPE = """
+name = "own"
+[corpus.dedup]
+[corpus.sources.mine]
+path = "{path}"
+"""
+
+
+def test_a_recipe_of_sources_alone_is_curated(tmp_path):
+    words = [f"word{number}" for number in range(500)]
+    texts = [" ".join(random.Random(seed).choices(words, k=200)) for seed in range(30)]
+    texts += [texts[3] + " and more", texts[4].upper()]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(texts)))
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(RECIPE.format(path=file))
+    result = run_llmctl("curate", recipe, "--runs", tmp_path / "runs")
+    assert result.returncode == 0, result.stderr
+    assert "dropped: copies  dropped: near copies" in result.stdout
+    (folder,) = (tmp_path / "runs" / "own").glob("corpus-*")
+    counts = json.loads((folder / "stats.json").read_text())["mine"]
+    assert counts["dropped_duplicate"] == counts["dropped_near_copy"] == 1
+    assert counts["train_documents"] + counts["heldout_documents"] == 30
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert "rejects/mine/copies.jsonl.zst" in manifest["files"]
+    again = run_llmctl("run", recipe, "--runs", tmp_path / "runs", "--set", "corpus.engine=native")
+    assert "done before" in again.stdout
+
+
+def test_another_similarity_is_another_corpus(tmp_path):
+    (tmp_path / "a.txt").write_text("one line\n" * 40)
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(RECIPE.format(path=tmp_path / "a.txt"))
+    for similarity in ("0.8", "0.9"):
+        result = run_llmctl("curate", recipe, "--runs", tmp_path / "runs", "--set", f"corpus.dedup.similarity={similarity}")
+        assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "runs" / "own").glob("corpus-*"))) == 2
