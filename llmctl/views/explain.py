@@ -55,16 +55,18 @@ def explain(key: str) -> str:
         UserError: no such key; with the nearest ones.
     """
     all_tables, all_keys = tables(), keys()
-    if key in all_keys:
-        return explain_field(key, all_keys[key][1])
     if key in all_tables and key:
         model = all_tables[key]
-        first = (model.__doc__ or "").strip().splitlines()[0]
+        head = [(model.__doc__ or "").strip().splitlines()[0]]
+        if key in all_keys and (meaning := all_keys[key][1].description):  # a table that may be left out
+            head += ["", *(f"  {line}" for line in meaning.splitlines())]
         rows = [
             f"  {info.alias or field:<24} {(info.description or '').splitlines()[0]}"
             for field, info in model.model_fields.items()
         ]
-        return "\n".join([first, "", *rows])
+        return "\n".join([*head, "", *rows])
+    if key in all_keys:
+        return explain_field(key, all_keys[key][1])
     leaf = key.rsplit(".", 1)[-1]
     near = difflib.get_close_matches(key, [*all_keys, *all_tables], n=3, cutoff=0.6)
     near += [name for name in all_keys if name.rsplit(".", 1)[-1] == leaf and name not in near][:4]

@@ -21,10 +21,10 @@ def step(number: int, loss: float = 2.0) -> events.Metrics:
 def test_every_key_is_explained_with_its_meaning():
     for key, (_, info) in keys().items():
         assert info.description, f"{key} has no docstring"
-        assert explain(key).startswith(key)
-    for name in tables():
+        assert explain(key).startswith(f"[{key}]" if key in tables() else key)
+    for name, table in tables().items():
         if name:
-            assert explain(name)
+            assert all(info.description.splitlines()[0] in explain(name) for info in table.model_fields.values())
 
 
 def test_an_unknown_key_is_answered_with_the_nearest():
