@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -77,8 +76,9 @@ def main() -> None:
     import pyarrow
     import pyarrow.parquet
 
-    from llmctl.corpus.duplicates import Settings, find_copies
+    from llmctl.corpus.duplicates import find_copies
     from llmctl.corpus.engine import load_daft
+    from llmctl.recipe.corpus_schema import DedupTable
     from llmctl.runs.machine import hardware, versions
 
     texts = documents(chosen.megabytes, chosen.text)
@@ -94,8 +94,8 @@ def main() -> None:
             part = part.set_column(0, "n", part["n"].cast("string"))
             pyarrow.parquet.write_table(part, folder / "parquet" / f"{worker}.parquet", compression="zstd")
         load_daft()
-        runs = {"llmctl": Settings(ngram=NGRAM, bands=BANDS, rows=ROWS)}
-        runs["not verified"] = replace(runs["llmctl"], similarity=1e-9)
+        runs = {"llmctl": DedupTable(ngram=NGRAM, bands=BANDS, rows=ROWS)}
+        runs["not verified"] = runs["llmctl"].model_copy(update={"similarity": 1e-9})
         result: dict = {"date": str(date.today()), "documents": len(texts), "bytes": size}
         kept = {}
         for name, settings in runs.items():

@@ -7,27 +7,18 @@ joined into clusters, of which one document stays.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from llmctl.corpus.engine import Engine, load_daft
+from llmctl.corpus.engine import load_daft
+from llmctl.recipe.corpus_schema import DedupTable, Engine
 
 LARGEST_SKETCH = 4096  # n-grams of a document that are compared; of a longer one those of the smallest hashes
 MOST_COMPARISONS = 20  # of a document with the clusters of its band: boilerplate fills bands with what is not alike
 MIX, GOLDEN = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0x9E3779B97F4A7C15)  # of MurmurHash3's and SplitMix's finalisers
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    fuzzy: bool = True
-    ngram: int = 5
-    bands: int = 26
-    rows: int = 11
-    similarity: float = 0.8
-    keep: Literal["first", "longest"] = "first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +33,7 @@ class Copy:
 
 
 def find_copies(
-    pool: Path, settings: Settings, engine: Engine = "native", ray_address: str | None = None
+    pool: Path, table: DedupTable, engine: Engine = "native", ray_address: str | None = None
 ) -> tuple[dict[int, Copy], int]:
     """Which of the documents in `pool` (Parquet with `n` and `text`) are to go, and how many there are."""
     daft = load_daft(engine, ray_address)
@@ -53,27 +44,31 @@ def find_copies(
     frame = daft.read_parquet(str(pool)).with_column("normal", normal)
     columns = [daft.col("n"), daft.col("text").length_bytes().alias("bytes")]
     columns += [hashed(daft.col("normal"), seed=seed).alias(f"hash{seed}") for seed in (0, 1)]
-    if settings.fuzzy:
+    if table.fuzzy:
         values = minhash(
-            daft.col("normal"), num_hashes=settings.bands * settings.rows, ngram_size=settings.ngram, hash_function="xxhash3_64"
+            daft.col("normal"), num_hashes=table.bands * table.rows, ngram_size=table.ngram, hash_function="xxhash3_64"
         )
-        columns.append(band_hashes(daft, settings)(values).alias("bands"))
-    table = frame.select(*columns).to_arrow().sort_by("n").combine_chunks()
-    sizes = table["bytes"].to_numpy()
+        columns.append(band_hashes(daft, table)(values).alias("bands"))
+    rows = frame.select(*columns).to_arrow().sort_by("n").combine_chunks()
+    sizes = rows["bytes"].to_numpy()
     # Places in the order in which documents are preferred.
-    order = np.argsort(-sizes, kind="stable") if settings.keep == "longest" else np.arange(len(sizes))
-    digests = list(zip(table["hash0"].to_pylist(), table["hash1"].to_pylist(), strict=True))
+    order = np.argsort(-sizes, kind="stable") if table.keep == "longest" else np.arange(len(sizes))
+    digests = list(zip(rows["hash0"].to_pylist(), rows["hash1"].to_pylist(), strict=True))
     copies = exact_copies(digests, order)
-    if settings.fuzzy:
-        bands = table["bands"].combine_chunks().flatten().to_numpy().reshape(len(sizes), settings.bands)
+    if table.fuzzy:
+        bands = rows["bands"].combine_chunks().flatten().to_numpy().reshape(len(sizes), table.bands)
         buckets = shared_bands(bands, order, gone=copies)
         wanted = sorted({int(place) for bucket in buckets for place in bucket})
-        near = frame.where(daft.col("n").is_in(wanted)).select(
-            daft.col("n"), sketches(daft, settings.ngram)(daft.col("normal")).alias("sketch")
+        candidates = frame.where(daft.col("n").is_in(wanted)).select(
+            daft.col("n"), sketches(daft, table.ngram)(daft.col("normal")).alias("sketch")
         )
-        found = near.to_arrow() if wanted else None
+        found = candidates.to_arrow() if wanted else None
         sketch = dict(zip(found["n"].to_pylist(), map(as_array, found["sketch"]), strict=True)) if found else {}
-        copies |= near_copies(buckets, sketch, order, settings.similarity)
+        near = near_copies(buckets, sketch, order, table.similarity)
+        for place, copy in copies.items():
+            if (other := near.get(copy.kept)) is not None:  # what was kept of equal documents is a near copy of another
+                copies[place] = replace(copy, kept=other.kept, similarity=other.similarity)
+        copies |= near
     return copies, len(sizes)
 
 
@@ -164,9 +159,9 @@ def ngram_hashes(text: str, ngram: int) -> np.ndarray:
     return np.unique(mixed)[:LARGEST_SKETCH]
 
 
-def band_hashes(daft: Any, settings: Settings) -> Any:
+def band_hashes(daft: Any, table: DedupTable) -> Any:
     """A 64-bit hash of each band of MinHash values [bands x rows]."""
-    bands, rows = settings.bands, settings.rows
+    bands, rows = table.bands, table.rows
 
     @daft.func.batch(return_dtype=daft.DataType.list(daft.DataType.uint64()))
     def of_signatures(signatures: Any) -> Any:

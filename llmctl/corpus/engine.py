@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llmctl.corpus.documents import Document, read_documents
 from llmctl.errors import StageFailed, require_package
+from llmctl.recipe.corpus_schema import Engine
 
-Engine = Literal["native", "ray"]
 ROW_GROUP = 2_000  # documents that are handed to the engine at a time
 
 
@@ -60,12 +60,12 @@ def require_answer(address: str) -> None:
 @contextmanager
 def pool(corpus: Path, sources: list[str]) -> Iterator[Path]:
     """Training documents of these sources as a Parquet file, for as long as the block lasts: `n`, their place in the order of
-    sources and reading, and `text`."""
+    sources and reading, `id` and `text`."""
     import pyarrow
     import pyarrow.parquet
 
     file = corpus / ".pool.parquet"
-    schema = pyarrow.schema([("n", pyarrow.int64()), ("text", pyarrow.large_string())])
+    schema = pyarrow.schema([("n", pyarrow.int64()), ("id", pyarrow.string()), ("text", pyarrow.large_string())])
     try:
         with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
             rows: list[Document] = []
@@ -73,8 +73,8 @@ def pool(corpus: Path, sources: list[str]) -> Iterator[Path]:
 
             def flush() -> None:
                 nonlocal written
-                places = range(written, written + len(rows))
-                writer.write_table(pyarrow.table([list(places), [row.text for row in rows]], schema=schema))
+                columns = [list(range(written, written + len(rows))), [row.id for row in rows], [row.text for row in rows]]
+                writer.write_table(pyarrow.table(columns, schema=schema))
                 written += len(rows)
                 rows.clear()
 

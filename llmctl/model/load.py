@@ -77,6 +77,7 @@ def _load_gguf(file: Path) -> Any:
 
     if not file.is_file():
         raise UserError(f"{file}: no such file")
+    require_package("gguf", f"{file}: a GGUF file")
     whole = GgufConfig(gguf_file=file.name, dequantize=True)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a bar that no setting of transformers turns off

@@ -11,6 +11,9 @@ TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
 CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
 
 
+Engine = Literal["native", "ray"]
+
+
 class SourceTable(Table):
     """[corpus.sources.NAME]: where documents come from."""
 
@@ -64,7 +67,7 @@ class CorpusTable(Table):
     """The sources by name."""
     dedup: DedupTable | None = None
     """Left out: only documents of the very same text are dropped."""
-    engine: Literal["native", "ray"] = execution("native")
+    engine: Engine = execution("native")
     """What steps over all documents run on: this machine's cores, or a Ray cluster (needs the `ray` extra)."""
     ray_address: str | None = execution(None)
     """Address of the Ray cluster. Left out: RAY_ADDRESS, or one started on this machine. It sees this run's folder."""

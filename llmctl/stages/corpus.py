@@ -48,10 +48,9 @@ def work(context: Context) -> Outcome:
     stats = snapshot(specs, table.heldout_fraction, context.recipe.seed, out)
     if table.dedup is not None:
         from llmctl.corpus.dedup import drop_copies
-        from llmctl.corpus.duplicates import Settings
 
         texts = [spec.name for spec in specs if not spec.is_chat]
-        drop_copies(out, texts, Settings(**table.dedup.model_dump()), stats, table.engine, table.ray_address)
+        drop_copies(out, texts, table.dedup, stats, table.engine, table.ray_address)
     show(stats)
     write_json(out / "stats.json", stats)
     return Outcome(["documents", "conversations"], kept=["stats.json", "rejects"], metrics=stats)

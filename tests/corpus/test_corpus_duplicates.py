@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from llmctl.corpus.dedup import drop_copies, rejects_file
 from llmctl.corpus.documents import Document, documents_file, read_documents, writing
-from llmctl.corpus.duplicates import Settings, find_copies, jaccard, ngram_hashes
+from llmctl.corpus.duplicates import find_copies, jaccard, ngram_hashes
+from llmctl.recipe.corpus_schema import DedupTable
 
 LETTERS = st.lists(st.sampled_from("abcdefgh"), min_size=6, max_size=80)
 WORDS = [f"word{number}" for number in range(2000)]
@@ -53,7 +54,7 @@ def test_near_copies_go_and_the_rest_stays(tmp_path):
     base = [text_of(seed) for seed in range(40)]
     near = [changed(text, 0.04, seed) for seed, text in enumerate(base[:20])]
     far = [changed(text, 0.5, seed) for seed, text in enumerate(base[20:])]
-    copies, total = find_copies(pool_of(tmp_path, base + near + far), Settings())
+    copies, total = find_copies(pool_of(tmp_path, base + near + far), DedupTable())
     assert total == 80
     assert set(copies) == set(range(40, 60))
     for place, copy in copies.items():
@@ -64,15 +65,22 @@ def test_near_copies_go_and_the_rest_stays(tmp_path):
 def test_case_punctuation_and_white_space_make_no_difference(tmp_path):
     text = text_of(1)
     texts = [text, text.upper(), text.replace(" ", ",\n\t"), text_of(2)]
-    copies, _ = find_copies(pool_of(tmp_path, texts), Settings(fuzzy=False))
+    copies, _ = find_copies(pool_of(tmp_path, texts), DedupTable(fuzzy=False))
     assert {place: (copy.rule, copy.kept) for place, copy in copies.items()} == {1: ("exact copy", 0), 2: ("exact copy", 0)}
 
 
 def test_the_first_stays_or_the_longest(tmp_path):
     text = text_of(1)
     file = pool_of(tmp_path, [text, text + " and a word more", text_of(2)])
-    assert set(find_copies(file, Settings())[0]) == {1}
-    assert set(find_copies(file, Settings(keep="longest"))[0]) == {0}
+    assert set(find_copies(file, DedupTable())[0]) == {1}
+    assert set(find_copies(file, DedupTable(keep="longest"))[0]) == {0}
+
+
+def test_what_stays_for_a_copy_is_there(tmp_path):
+    """The equal documents 1 and 2 are near copies of 0, which stays for both."""
+    near = changed(text_of(1), 0.04, 1)
+    copies, _ = find_copies(pool_of(tmp_path, [text_of(1), near, near.upper()]), DedupTable())
+    assert {place: (copy.rule, copy.kept) for place, copy in copies.items()} == {1: ("near copy", 0), 2: ("exact copy", 0)}
 
 
 def test_what_is_alike_in_a_chain_is_one_cluster(tmp_path):
@@ -80,15 +88,15 @@ def test_what_is_alike_in_a_chain_is_one_cluster(tmp_path):
     for seed in range(6):
         chain.append(changed(chain[-1], 0.05, seed))
     assert true_similarity(chain[0], chain[-1]) < 0.8
-    copies, _ = find_copies(pool_of(tmp_path, chain), Settings())
+    copies, _ = find_copies(pool_of(tmp_path, chain), DedupTable())
     assert {copy.kept for copy in copies.values()} == {0}
     assert len(copies) == 6
 
 
 def test_short_and_empty_documents_are_alike_only_when_they_are_equal(tmp_path):
-    copies, _ = find_copies(pool_of(tmp_path, ["", "one two", "one three", "one two", "one"]), Settings())
+    copies, _ = find_copies(pool_of(tmp_path, ["", "one two", "one three", "one two", "one"]), DedupTable())
     assert set(copies) == {3}
-    assert find_copies(pool_of(tmp_path, []), Settings()) == ({}, 0)
+    assert find_copies(pool_of(tmp_path, []), DedupTable()) == ({}, 0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -114,7 +122,7 @@ def test_a_corpus_is_rewritten_and_what_was_dropped_is_kept_aside(tmp_path):
             for number, text in enumerate(mine):
                 write(Document(text, f"{source}/{number}", source, f"{source}.jsonl:{number + 1}"))
         stats[source] = {"train_documents": len(mine), "train_bytes": 1}
-    drop_copies(tmp_path, ["a", "b"], Settings(), stats)
+    drop_copies(tmp_path, ["a", "b"], DedupTable(), stats)
     assert [d.id for s in ("a", "b") for d in read_documents(tmp_path, s, "train")] == ["a/0", "a/1", "b/2"]
     assert stats["b"] == {"train_documents": 1, "train_bytes": len(text_of(3)), "dropped_duplicate": 1, "dropped_near_copy": 1}
     unpacked = zstandard.ZstdDecompressor().stream_reader(rejects_file(tmp_path, "b").read_bytes())
@@ -126,8 +134,9 @@ def test_a_corpus_is_rewritten_and_what_was_dropped_is_kept_aside(tmp_path):
 IN_RAY = """
 import pickle, sys
 from pathlib import Path
-from llmctl.corpus.duplicates import Settings, find_copies
-pickle.dump(find_copies(Path(sys.argv[1]), Settings(), "ray"), open(sys.argv[2], "wb"))
+from llmctl.corpus.duplicates import find_copies
+from llmctl.recipe.corpus_schema import DedupTable
+pickle.dump(find_copies(Path(sys.argv[1]), DedupTable(), "ray"), open(sys.argv[2], "wb"))
 """
 
 
@@ -139,7 +148,7 @@ def test_a_ray_cluster_finds_the_same(tmp_path):
         [sys.executable, "-c", IN_RAY, str(file), str(tmp_path / "found")], check=True, timeout=300, capture_output=True
     )
     found = pickle.loads((tmp_path / "found").read_bytes())
-    assert found == find_copies(file, Settings())
+    assert found == find_copies(file, DedupTable())
     assert len(found[0]) > 30
 
 
