@@ -47,3 +47,17 @@ def command(*arguments: Any) -> list[str]:
 def run_llmctl(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line through its real entry point."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, **options)
+
+
+def curated(out: Path, heldout_fraction: float = 0.2, **sources: Any) -> tuple[dict[str, Any], dict[tuple[str, str], int]]:
+    """The corpus of these sources (their tables) below `out`: counts of each source, and documents left out by source and
+    rule."""
+    from llmctl.corpus.attrition import Attrition
+    from llmctl.corpus.snapshot import snapshot
+    from llmctl.recipe.corpus_schema import CorpusTable
+
+    out.mkdir(exist_ok=True)
+    attrition = Attrition()
+    table = CorpusTable(heldout_fraction=heldout_fraction, sources=sources)
+    counts = snapshot(table, 1, out, attrition)
+    return dict(counts), {(row["source"], row["rule"]): row["documents"] for row in attrition.rows()}

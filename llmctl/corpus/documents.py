@@ -34,6 +34,11 @@ class Conversation:
     kind: str = ""
     """What is asked, where the source knows it ("signature", "module", ...)."""
 
+    @property
+    def size(self) -> int:
+        """UTF-8 bytes of what is said."""
+        return sum(len(message["content"].encode()) for message in self.messages)
+
 
 def documents_file(corpus: Path, source: str, split: Split) -> Path:
     return corpus / "documents" / source / f"{split}.jsonl.zst"
@@ -41,6 +46,11 @@ def documents_file(corpus: Path, source: str, split: Split) -> Path:
 
 def conversations_file(corpus: Path, source: str, split: Split) -> Path:
     return corpus / "conversations" / source / f"{split}.jsonl.zst"
+
+
+def rejects_file(corpus: Path, source: str, step: str) -> Path:
+    """Documents of a source that a step has dropped, each with the rule that did it."""
+    return corpus / "rejects" / source / f"{step}.jsonl.zst"
 
 
 @contextmanager

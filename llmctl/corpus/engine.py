@@ -4,15 +4,10 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from llmctl.corpus.documents import Document, read_documents
 from llmctl.errors import StageFailed, require_package
 from llmctl.recipe.corpus_schema import Engine
-
-ROW_GROUP = 2_000  # documents that are handed to the engine at a time
 
 
 def load_daft(engine: Engine = "native", ray_address: str | None = None) -> Any:
@@ -57,33 +52,13 @@ def require_answer(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=10).close()
 
 
-@contextmanager
-def pool(corpus: Path, sources: list[str]) -> Iterator[Path]:
-    """Training documents of these sources as a Parquet file, for as long as the block lasts: `n`, their place in the order of
-    sources and reading, `id` and `text`."""
-    import pyarrow
-    import pyarrow.parquet
-
-    file = corpus / ".pool.parquet"
-    schema = pyarrow.schema([("n", pyarrow.int64()), ("id", pyarrow.string()), ("text", pyarrow.large_string())])
-    try:
-        with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-            rows: list[Document] = []
-            written = 0
-
-            def flush() -> None:
-                nonlocal written
-                columns = [list(range(written, written + len(rows))), [row.id for row in rows], [row.text for row in rows]]
-                writer.write_table(pyarrow.table(columns, schema=schema))
-                written += len(rows)
-                rows.clear()
-
-            for source in sources:
-                for document in read_documents(corpus, source, "train"):
-                    rows.append(document)
-                    if len(rows) == ROW_GROUP:
-                        flush()
-            flush()
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
+def in_order(frame: Any) -> Iterator[dict[str, Any]]:
+    """Rows of a frame of which `n` counts the rows from 0, in the order of `n`, as the engine hands them out."""
+    waiting: dict[int, dict[str, Any]] = {}
+    following = 0
+    for batch in frame.to_arrow_iter():
+        for row in batch.to_pylist():
+            waiting[row["n"]] = row
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1

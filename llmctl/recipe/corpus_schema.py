@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from llmctl.recipe.fields import Place, Table, execution
+from llmctl.recipe.filter_schema import FilterTable
 from llmctl.recipe.quantities import Size
 
 TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
@@ -32,6 +33,8 @@ class SourceTable(Table):
     """Configuration of a Hugging Face data set."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do at a row that cannot be read: stop, or skip it and count it."""
+    filter: FilterTable | None = None
+    """Rules for the documents of this source, or the name of a profile. Left out: those of [corpus.filter]."""
 
     @model_validator(mode="before")
     @classmethod
@@ -65,6 +68,8 @@ class CorpusTable(Table):
     """Share of the documents that no stage trains on, chosen by the hash of their name; at least one of every source."""
     sources: dict[str, SourceTable] = {}
     """The sources by name."""
+    filter: FilterTable | None = None
+    """Rules for the documents of text sources that have none of their own. Left out: every document passes."""
     dedup: DedupTable | None = None
     """Left out: only documents of the very same text are dropped."""
     engine: Engine = execution("native")

@@ -10,6 +10,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 def expanded(place: Any) -> Any:
     """A path with its `~` written out."""

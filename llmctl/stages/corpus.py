@@ -23,34 +23,23 @@ def node(recipe: Recipe) -> Node:
         if not source.path.startswith((BUILTIN, HUB))
     }
     identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local}
-    return Node("corpus", "corpus", 1, (), identity, work)
+    return Node("corpus", "corpus", 2, (), identity, work)
 
 
 def work(context: Context) -> Outcome:
-    from llmctl.corpus.snapshot import SourceSpec, show, snapshot
+    from llmctl.corpus.attrition import Attrition
+    from llmctl.corpus.snapshot import show, snapshot
     from llmctl.runs.files import write_json
 
-    table = context.recipe.corpus
-    specs = [
-        SourceSpec(
-            name=name,
-            path=source.path,
-            kind=source.kind,
-            max_bytes=source.max_bytes,
-            text_field=source.text_field,
-            split=source.split,
-            subset=source.subset,
-            on_error=source.on_error,
-        )
-        for name, source in table.sources.items()
-    ]
-    out = context.artifact.folder
-    stats = snapshot(specs, table.heldout_fraction, context.recipe.seed, out)
+    table, out = context.recipe.corpus, context.artifact.folder
+    attrition = Attrition()
+    counts = snapshot(table, context.recipe.seed, out, attrition)
     if table.dedup is not None:
         from llmctl.corpus.dedup import drop_copies
 
-        texts = [spec.name for spec in specs if not spec.is_chat]
-        drop_copies(out, texts, table.dedup, stats, table.engine, table.ray_address)
-    show(stats)
+        drop_copies(out, context.recipe.text_sources, table, table.dedup, counts, attrition)
+    show(counts, attrition)
+    stats = {name: dict(count) for name, count in counts.items()}
     write_json(out / "stats.json", stats)
-    return Outcome(["documents", "conversations"], kept=["stats.json", "rejects"], metrics=stats)
+    write_json(out / "attrition.json", attrition.rows())
+    return Outcome(["documents", "conversations"], kept=["stats.json", "attrition.json", "rejects"], metrics=stats)

@@ -57,7 +57,8 @@ def explain(key: str) -> str:
     all_tables, all_keys = tables(), keys()
     if key in all_tables and key:
         model = all_tables[key]
-        head = [(model.__doc__ or "").strip().splitlines()[0]]
+        meaning = (model.__doc__ or "").strip().splitlines()[0]
+        head = [f"[{key}]{meaning.partition(']')[2]}"]  # a table may stand in several places
         if key in all_keys and (meaning := all_keys[key][1].description):  # a table that may be left out
             head += ["", *(f"  {line}" for line in meaning.splitlines())]
         rows = [

@@ -2,10 +2,10 @@
 
 import io
 import json
-import pickle
 import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow
@@ -15,10 +15,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmctl.corpus.dedup import drop_copies, rejects_file
-from llmctl.corpus.documents import Document, documents_file, read_documents, writing
+from llmctl.corpus.attrition import Attrition
+from llmctl.corpus.dedup import drop_copies
+from llmctl.corpus.documents import Document, documents_file, read_documents, rejects_file, writing
 from llmctl.corpus.duplicates import find_copies, jaccard, ngram_hashes
-from llmctl.recipe.corpus_schema import DedupTable
+from llmctl.recipe.corpus_schema import CorpusTable, DedupTable
 
 LETTERS = st.lists(st.sampled_from("abcdefgh"), min_size=6, max_size=80)
 WORDS = [f"word{number}" for number in range(2000)]
@@ -116,40 +117,23 @@ def test_similarity_of_long_documents_is_estimated_closely():
 
 def test_a_corpus_is_rewritten_and_what_was_dropped_is_kept_aside(tmp_path):
     texts = {"a": [text_of(1), text_of(2)], "b": [text_of(1).upper(), changed(text_of(2), 0.04, 1), text_of(3)]}
-    stats = {}
+    counts, attrition = {}, Attrition()
     for source, mine in texts.items():
         with writing(documents_file(tmp_path, source, "train")) as write:
             for number, text in enumerate(mine):
                 write(Document(text, f"{source}/{number}", source, f"{source}.jsonl:{number + 1}"))
-        stats[source] = {"train_documents": len(mine), "train_bytes": 1}
-    drop_copies(tmp_path, ["a", "b"], DedupTable(), stats)
+        counts[source] = Counter({"train_documents": len(mine), "train_bytes": 1, "heldout_documents": 5})
+    drop_copies(tmp_path, ["a", "b"], CorpusTable(), DedupTable(), counts, attrition)
     assert [d.id for s in ("a", "b") for d in read_documents(tmp_path, s, "train")] == ["a/0", "a/1", "b/2"]
-    assert stats["b"] == {"train_documents": 1, "train_bytes": len(text_of(3)), "dropped_duplicate": 1, "dropped_near_copy": 1}
-    unpacked = zstandard.ZstdDecompressor().stream_reader(rejects_file(tmp_path, "b").read_bytes())
+    assert counts["b"] == {"train_documents": 1, "train_bytes": len(text_of(3)), "heldout_documents": 5}
+    assert {(row["source"], row["rule"], row["documents"]) for row in attrition.rows()} == {
+        ("b", "exact copy", 1),
+        ("b", "near copy", 1),
+    }
+    unpacked = zstandard.ZstdDecompressor().stream_reader(rejects_file(tmp_path, "b", "copies").read_bytes())
     rejects = [json.loads(line) for line in io.TextIOWrapper(unpacked, encoding="utf-8")]
     assert [(r["id"], r["rule"], r["kept"]) for r in rejects] == [("b/0", "exact copy", "a/0"), ("b/1", "near copy", "a/1")]
-    assert not list(tmp_path.glob(".pool*"))
-
-
-IN_RAY = """
-import pickle, sys
-from pathlib import Path
-from llmctl.corpus.duplicates import find_copies
-from llmctl.recipe.corpus_schema import DedupTable
-pickle.dump(find_copies(Path(sys.argv[1]), DedupTable(), "ray"), open(sys.argv[2], "wb"))
-"""
-
-
-def test_a_ray_cluster_finds_the_same(tmp_path):
-    """In a process of its own: daft takes one runner for good, and Ray leaves its workers with it."""
-    texts = [text_of(seed % 7) if seed % 3 else changed(text_of(seed), 0.03, seed) for seed in range(60)]
-    file = pool_of(tmp_path, texts)
-    subprocess.run(
-        [sys.executable, "-c", IN_RAY, str(file), str(tmp_path / "found")], check=True, timeout=300, capture_output=True
-    )
-    found = pickle.loads((tmp_path / "found").read_bytes())
-    assert found == find_copies(file, DedupTable())
-    assert len(found[0]) > 30
+    assert not list(tmp_path.glob(".pools/*"))
 
 
 def test_a_ray_cluster_that_does_not_answer_is_named():

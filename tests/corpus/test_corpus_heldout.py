@@ -1,5 +1,6 @@
 """What is held out is never trained on, nor is anything like it."""
 
+from helpers import curated
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -8,7 +9,8 @@ from llmctl.corpus.builtin import standard_library
 from llmctl.corpus.chat import docstring_conversations, error_conversations
 from llmctl.corpus.documents import Document, read_conversations, read_documents
 from llmctl.corpus.heldout import BEGINNING, END, HeldOutLines, is_heldout
-from llmctl.corpus.snapshot import SourceSpec, snapshot
+
+LIKE = "like a held-out document"
 
 
 @given(st.text(min_size=1), st.floats(0.01, 0.5))
@@ -45,11 +47,10 @@ def test_documents_of_another_source_like_held_out_ones_are_dropped(tmp_path):
         (first / f"{n}.txt").write_text(text)
         (second / f"copy{n}.txt").write_text(text + "\nand one line more than there was before")
     out = tmp_path / "out"
-    out.mkdir()
-    stats = snapshot([SourceSpec("a", str(first)), SourceSpec("b", str(second))], 0.2, 1, out)
+    _, lost = curated(out, a={"path": str(first)}, b={"path": str(second)})
     held = [d.text for name in "ab" for d in read_documents(out, name, "heldout")]
     trained = [d.text for name in "ab" for d in read_documents(out, name, "train")]
-    assert stats["a"]["dropped_like_heldout"] + stats["b"]["dropped_like_heldout"] > 5
+    assert lost["a", LIKE] + lost["b", LIKE] > 5
     for text in held:
         number = text.splitlines()[0]
         assert not any(number in other for other in trained)
@@ -63,11 +64,9 @@ def test_the_standard_library_is_read_alike_every_time():
 
 
 def test_conversations_about_held_out_files_are_held_out(tmp_path):
-    specs = [
-        SourceSpec("text", "builtin:python-stdlib", max_bytes=3_000_000),
-        SourceSpec("talk", "builtin:python-docstrings", max_bytes=3_000_000),
-    ]
-    snapshot(specs, 0.2, 1, tmp_path)
+    size = 3_000_000
+    text, talk = ({"path": f"builtin:python-{name}", "max_bytes": size} for name in ("stdlib", "docstrings"))
+    curated(tmp_path, text=text, talk=talk)
     held = {d.path for d in read_documents(tmp_path, "text", "heldout")}
     train = {c.path for c in read_conversations(tmp_path, "talk", "train")}
     asked = {c.path for c in read_conversations(tmp_path, "talk", "heldout")}

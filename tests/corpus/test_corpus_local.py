@@ -7,9 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from helpers import curated
 
 from llmctl.corpus.documents import read_conversations, read_documents
-from llmctl.corpus.snapshot import SourceSpec, snapshot
 from llmctl.errors import UserError
 
 TEXT = "A document with words enough to be told from the others, number {0}.\n" * 3
@@ -24,10 +24,10 @@ def taken(folder, name="own") -> set[str]:
 
 
 def read(path, tmp_path, **options):
+    """The corpus of one source, its counts, and what was left out of it by rule."""
     out = tmp_path / "out"
-    out.mkdir()
-    stats = snapshot([SourceSpec("own", str(path), **options)], 0.2, 1, out)
-    return out, stats["own"]
+    counts, lost = curated(out, own={"path": str(path), **options})
+    return out, counts["own"] | {rule: number for (_, rule), number in lost.items()}
 
 
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
@@ -62,11 +62,9 @@ def test_a_broken_row_is_named_by_file_and_line_and_skipped_only_when_told(tmp_p
         read(file, tmp_path)
     assert message in str(stopped.value)
     assert 'on_error = "skip"' in str(stopped.value)
-    again = tmp_path / "again"
-    again.mkdir()
-    stats = snapshot([SourceSpec("own", str(file), on_error="skip")], 0.2, 1, again)["own"]
-    assert stats["dropped_fault"] == 1
-    assert taken(again) == {row["text"] for row in rows()}
+    out, stats = read(file, tmp_path, on_error="skip")
+    assert stats["unreadable"] == 1
+    assert taken(out) == {row["text"] for row in rows()}
 
 
 def test_empty_files_and_documents(tmp_path):
@@ -77,10 +75,10 @@ def test_empty_files_and_documents(tmp_path):
     (folder / "blank.txt").write_text(" \n")
     out, stats = read(folder, tmp_path)
     assert len(taken(out)) == 9
-    assert stats["dropped_empty"] == 1
+    assert stats["empty"] == 1
     (folder / "empty.txt").write_bytes(b"")
     with pytest.raises(UserError, match=r"empty.txt: an empty file"):
-        snapshot([SourceSpec("own", str(folder))], 0.2, 1, tmp_path / "other")
+        read(folder, tmp_path)
 
 
 def test_a_text_file_that_is_not_utf8_is_named(tmp_path):
@@ -124,8 +122,7 @@ def test_of_few_documents_one_is_held_out(tmp_path):
     file = tmp_path / "few.jsonl"
     file.write_text("\n".join(map(json.dumps, rows(4))))
     out = tmp_path / "out"
-    out.mkdir()
-    snapshot([SourceSpec("own", str(file))], 1e-9, 1, out)
+    curated(out, 1e-9, own={"path": str(file)})
     assert len(list(read_documents(out, "own", "heldout"))) == 1
     assert len(list(read_documents(out, "own", "train"))) == 3
 
@@ -134,8 +131,7 @@ def test_of_a_single_text_the_end_is_held_out(tmp_path):
     file = tmp_path / "book.txt"
     file.write_text("".join(f"This is line number {n} of the book.\n" for n in range(1000)))
     out = tmp_path / "out"
-    out.mkdir()
-    snapshot([SourceSpec("own", str(file))], 0.1, 1, out)
+    curated(out, 0.1, own={"path": str(file)})
     (beginning,), (end,) = (list(read_documents(out, "own", split)) for split in ("train", "heldout"))
     assert beginning.text + end.text == file.read_text()
     assert end.text.startswith("This is line number 9")
@@ -149,7 +145,7 @@ def test_short_copies_of_held_out_documents_are_dropped(tmp_path):
     held, train = ({d.text for d in read_documents(out, "own", split)} for split in ("heldout", "train"))
     assert held
     assert not held & train
-    assert counts["dropped_duplicate"] > 0
+    assert counts["same text"] > 0
 
 
 def talk(count: int) -> list[dict]:
@@ -161,8 +157,7 @@ def test_conversations_of_ones_own_are_each_in_one_split(tmp_path, fraction):
     file = tmp_path / "talk.jsonl"
     file.write_text("\n".join(map(json.dumps, talk(30))))
     out = tmp_path / "out"
-    out.mkdir()
-    snapshot([SourceSpec("talk", str(file), kind="chat")], fraction, 1, out)
+    curated(out, fraction, talk={"path": str(file), "kind": "chat"})
     held, train = ([c.id for c in read_conversations(out, "talk", split)] for split in ("heldout", "train"))
     assert sorted(held + train) == sorted(f"talk/c{n}" for n in range(30))
     assert len(held) == 1 if fraction < 0.1 else len(held) > 3
@@ -171,7 +166,5 @@ def test_conversations_of_ones_own_are_each_in_one_split(tmp_path, fraction):
 def test_max_bytes_holds_for_conversations_too(tmp_path):
     file = tmp_path / "talk.jsonl"
     file.write_text("\n".join(map(json.dumps, talk(200))))
-    out = tmp_path / "out"
-    out.mkdir()
-    counts = snapshot([SourceSpec("talk", str(file), kind="chat", max_bytes=1000)], 0.2, 1, out)["talk"]
+    _, counts = read(file, tmp_path, kind="chat", max_bytes=1000)
     assert 800 < counts["train_bytes"] + counts["heldout_bytes"] <= 1000

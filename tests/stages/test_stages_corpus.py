@@ -23,10 +23,11 @@ def test_a_recipe_of_sources_alone_is_curated(tmp_path):
     recipe.write_text(RECIPE.format(path=file))
     result = run_llmctl("curate", recipe, "--runs", tmp_path / "runs")
     assert result.returncode == 0, result.stderr
-    assert "dropped: copies  dropped: near copies" in result.stdout
+    assert "copies: near copy" in result.stdout
     (folder,) = (tmp_path / "runs" / "own").glob("corpus-*")
     counts = json.loads((folder / "stats.json").read_text())["mine"]
-    assert counts["dropped_duplicate"] == counts["dropped_near_copy"] == 1
+    lost = {row["rule"]: row["documents"] for row in json.loads((folder / "attrition.json").read_text())}
+    assert lost == {"near copy": 1, "exact copy": 1}
     assert counts["train_documents"] + counts["heldout_documents"] == 30
     manifest = json.loads((folder / "manifest.json").read_text())
     assert "rejects/mine/copies.jsonl.zst" in manifest["files"]
@@ -42,3 +43,22 @@ def test_another_similarity_is_another_corpus(tmp_path):
         result = run_llmctl("curate", recipe, "--runs", tmp_path / "runs", "--set", f"corpus.dedup.similarity={similarity}")
         assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "runs" / "own").glob("corpus-*"))) == 2
+
+
+def test_a_ray_cluster_makes_the_same_corpus(tmp_path):
+    (tmp_path / "mine").mkdir()
+    words = [f"word{number}" for number in range(500)]
+    for seed in range(60):
+        text = " ".join(random.Random(seed % 50).choices(words, k=300)) + f" {seed}"
+        (tmp_path / "mine" / f"{seed}.txt").write_text(text + "\n" + "again\n" * (seed % 3) * 40)
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(RECIPE.format(path=tmp_path / "mine") + "filter = { profile = 'prose', min_stop_words = 0 }")
+    files = {}
+    for engine in ("native", "ray"):
+        made = run_llmctl("curate", recipe, "--runs", tmp_path / engine, "--set", f"corpus.engine={engine}")
+        assert made.returncode == 0, made.stderr
+        (folder,) = (tmp_path / engine / "own").glob("corpus-*")
+        files[engine] = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.zst")}
+    assert files["native"] == files["ray"]
+    assert {"rejects/mine/filter.jsonl.zst", "rejects/mine/copies.jsonl.zst"} < files["ray"].keys()
+    assert len(files["ray"]["rejects/mine/filter.jsonl.zst"]) > 100

@@ -1,0 +1,81 @@
+"""Read the sources of text, and drop what the filters do not let pass: on the engine, a batch of documents at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from llmctl import events
+from llmctl.corpus.attrition import Attrition
+from llmctl.corpus.documents import Document, rejects_file, writing_rows
+from llmctl.corpus.engine import in_order, load_daft
+from llmctl.corpus.pool import COLUMNS, writing_pool
+from llmctl.corpus.sources import Source, read_source
+from llmctl.recipe.corpus_schema import CorpusTable
+from llmctl.recipe.filter_schema import FilterTable
+
+
+@contextmanager
+def gathered(source: Source, table: CorpusTable, out: Path, attrition: Attrition) -> Iterator[Path]:
+    """A source as a pool of documents that have passed its filter, for as long as the block lasts.
+
+    Raises:
+        UserError: the source cannot be read.
+    """
+    read, passed = (out / ".pools" / f"{source.name}.{name}.parquet" for name in ("read", "passed"))
+    rules = source.table.filter or table.filter
+    try:
+        size, most = 0, source.table.max_bytes
+        with writing_pool(read) as write:
+            for number, document in enumerate(read_source(source, attrition)):
+                write(document)
+                size += len(document.text)
+                if number % 200 == 0:
+                    events.progress(f"reading {source.name}", size, most, "bytes")
+        if rules is not None:
+            filter_pool(source.name, read, passed, rules, table, out, attrition)
+            read.unlink()
+        yield passed if rules is not None else read
+    finally:
+        for file in (read, passed):
+            file.unlink(missing_ok=True)
+
+
+def filter_pool(
+    name: str, pool: Path, passed: Path, rules: FilterTable, table: CorpusTable, out: Path, attrition: Attrition
+) -> None:
+    """Write the documents of `pool` that pass to `passed`, edited where lines are cut, and the others to
+    `rejects/SOURCE/filter.jsonl.zst` with the rule and what it measured."""
+    daft = load_daft(table.engine, table.ray_address)
+    frame = daft.read_parquet(str(pool)).with_column("verdict", verdicts(daft, rules)(daft.col("text")))
+    with writing_pool(passed) as keep, writing_rows(rejects_file(out, name, "filter")) as reject:
+        for number, row in enumerate(in_order(frame)):
+            document = Document(**{column: row[column] for column in COLUMNS})
+            verdict, size = row["verdict"], len(document.text.encode())
+            if verdict["rule"] is not None:
+                attrition.add(name, "filter", verdict["rule"], size)
+                reject(asdict(document) | {"rule": verdict["rule"], "value": round(verdict["value"], 4)})
+            elif verdict["text"] is not None:
+                attrition.add(name, "filter", "lines and phrases cut", size - len(verdict["text"].encode()), documents=0)
+                keep(Document(verdict["text"], document.id, document.source, document.path))
+            else:
+                keep(document)
+            if number % 200 == 0:
+                events.progress(f"filtering {name}", number, None, "documents")
+
+
+def verdicts(daft: Any, rules: FilterTable) -> Any:
+    """`judge` as a function of a column."""
+    kind = daft.DataType.struct(
+        {"rule": daft.DataType.string(), "value": daft.DataType.float64(), "text": daft.DataType.string()}
+    )
+
+    @daft.func.batch(return_dtype=kind, batch_size=500)
+    def of_texts(texts: Any) -> Any:
+        from llmctl.corpus.filters import judge
+
+        found = judge(texts.to_pylist(), rules)
+        return [{"rule": verdict.rule, "value": verdict.value, "text": verdict.text} for verdict in found]
+
+    return of_texts
