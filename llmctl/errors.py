@@ -35,9 +35,9 @@ class Interrupted(BaseException):
         self.exit_code = exit_code
 
 
-def require_package(package: str, what_for: str) -> None:
+def require_package(package: str, what_for: str, install: str | None = None) -> None:
     """Raises:
-    UserError: an optional package is not installed.
+    UserError: an optional package is not installed; `install` names it to pip where that is another name.
     """
     if find_spec(package) is None:
-        raise UserError(f"{what_for} needs a package that is not installed: pip install {package}")
+        raise UserError(f"{what_for} needs a package that is not installed: pip install {install or package}")

@@ -10,6 +10,7 @@ from llmctl import events
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.documents import Document, rejects_file, writing_rows
 from llmctl.corpus.engine import in_order, load_daft
+from llmctl.corpus.fasttext_models import load_model, share_of
 from llmctl.corpus.pool import COLUMNS, writing_pool
 from llmctl.corpus.sources import Source, read_source
 from llmctl.recipe.corpus_schema import CorpusTable
@@ -47,6 +48,8 @@ def filter_pool(
 ) -> None:
     """Write the documents of `pool` that pass to `passed`, edited where lines are cut, and the others to
     `rejects/SOURCE/filter.jsonl.zst` with the rule and what it measured."""
+    if rules.language_model is not None:
+        load_model(rules.language_model)  # a mistake is told here, and not by a worker
     daft = load_daft(table.engine, table.ray_address)
     frame = daft.read_parquet(str(pool)).with_column("verdict", verdicts(daft, rules)(daft.col("text")))
     with writing_pool(passed) as keep, writing_rows(rejects_file(out, name, "filter")) as reject:
@@ -75,7 +78,10 @@ def verdicts(daft: Any, rules: FilterTable) -> Any:
     def of_texts(texts: Any) -> Any:
         from llmctl.corpus.filters import judge
 
-        found = judge(texts.to_pylist(), rules)
+        def language(texts: list[str]) -> list[float]:
+            return share_of(load_model(str(rules.language_model)), texts, rules.languages)
+
+        found = judge(texts.to_pylist(), rules, language if rules.language_model is not None else None)
         return [{"rule": verdict.rule, "value": verdict.value, "text": verdict.text} for verdict in found]
 
     return of_texts

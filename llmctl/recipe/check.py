@@ -4,6 +4,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 from llmctl.recipe.corpus_schema import CHAT_BUILTINS, TEXT_BUILTINS
+from llmctl.recipe.filter_schema import FilterTable
 from llmctl.recipe.graph import parents_of, stage_order
 from llmctl.recipe.outside import check_model_folder
 from llmctl.recipe.positions import Key
@@ -51,6 +52,18 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
                 yield key, f"path = {source.path!r}: unknown; known are {', '.join(TEXT_BUILTINS + CHAT_BUILTINS)}"
         elif not source.path.startswith("hf:") and not Path(source.path).expanduser().exists():
             yield key, f"path = {source.path!r}: no such file or folder (seen from {Path.cwd()})"
+        if source.filter is not None and source.kind == "chat":
+            yield ("corpus", "sources", name, "filter"), "a filter is for text, and this source holds conversations"
+        yield from check_filter(source.filter, ("corpus", "sources", name, "filter"))
+    yield from check_filter(recipe.corpus.filter, ("corpus", "filter"))
+
+
+def check_filter(table: FilterTable | None, key: Key) -> Iterator[Problem]:
+    if table is not None and table.language_model is not None and not Path(table.language_model).is_file():
+        yield (
+            (*key, "language_model"),
+            f"language_model = {table.language_model!r}: no such file (seen from {Path.cwd()})",
+        )
 
 
 def check_tokenizer(recipe: Recipe, broken: Set[str]) -> Iterator[Problem]:

@@ -22,6 +22,9 @@ def node(recipe: Recipe) -> Node:
         for name, source in table.sources.items()
         if not source.path.startswith((BUILTIN, HUB))
     }
+    filters = [table.filter, *(source.filter for source in table.sources.values())]
+    models = [Path(rules.language_model) for rules in filters if rules is not None and rules.language_model is not None]
+    local |= {str(model): fingerprint_path(model) for model in models}
     identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local}
     return Node("corpus", "corpus", 2, (), identity, work)
 

@@ -14,6 +14,7 @@ from llmctl.corpus.documents import read_documents
 from llmctl.corpus.filters import LONGEST, judge
 from llmctl.corpus.repetition import REPEATED_NGRAMS, TOP_NGRAMS, repeated_ngrams, repeated_pieces
 from llmctl.corpus.segments import Batch
+from llmctl.errors import UserError
 from llmctl.recipe.filter_schema import FilterTable
 
 NOUNS = ["river", "stone", "garden", "letter", "window", "market", "teacher", "forest", "candle", "bridge", "harbour", "engine"]
@@ -233,3 +234,33 @@ def test_filters_reach_the_corpus_with_what_they_dropped(tmp_path):
     assert counts["own"]["train_documents"] + counts["own"]["heldout_documents"] == 21
     found = {d.path: d.text for split in ("train", "heldout") for d in read_documents(tmp_path / "out", "own", split)}
     assert found[str(folder / "menu.txt")] == prose(99, 60)
+
+
+def test_languages_are_told_by_a_model(tmp_path):
+    fasttext = pytest.importorskip("fasttext", reason="the optional fasttext package is not installed")
+    swap = str.maketrans("abcdefghijklmnopqrstuvwxyz", "zyxwvutsrqponmlkjihgfedcba")
+    lines = [line for seed in range(40) for line in prose(seed).splitlines()]
+    labelled = [f"__label__en {line}" for line in lines] + [f"__label__xx {line.translate(swap)}" for line in lines]
+    (tmp_path / "train.txt").write_text("\n".join(labelled) + "\n")
+    model = tmp_path / "languages.bin"
+    fasttext.train_supervised(
+        str(tmp_path / "train.txt"), epoch=10, dim=8, minn=2, maxn=3, bucket=2000, verbose=0, thread=1
+    ).save_model(str(model))
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for seed in range(10):
+        (texts / f"{seed}.txt").write_text(prose(seed + 50))
+        (texts / f"{seed}x.txt").write_text(prose(seed + 70).translate(swap))
+    rules = {"language_model": str(model), "min_stop_words": 0}
+    counts, lost = curated(tmp_path / "out", own={"path": str(texts), "filter": rules})
+    assert lost == {("own", "min_language_score"): 10}
+    assert counts["own"]["train_documents"] + counts["own"]["heldout_documents"] == 10
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path):
+    pytest.importorskip("fasttext", reason="the optional fasttext package is not installed")
+    (tmp_path / "own.txt").write_text(prose())
+    with pytest.raises(UserError, match=r"own.txt: no fastText model"):
+        curated(
+            tmp_path / "out", own={"path": str(tmp_path / "own.txt"), "filter": {"language_model": str(tmp_path / "own.txt")}}
+        )
