@@ -82,6 +82,9 @@ def _judge(originals: list[str], table: FilterTable, language: Language | None) 
         for document, text in cuts.items():
             texts[document] = _newlines_cut(text, table.max_newlines).strip("\n")
         batch = Batch(texts) if cuts else batch
+    if table.drop_documents_with:
+        found = np.array([any(phrase in low for phrase in table.drop_documents_with) for low in map(str.lower, texts)])
+        judgement.drop("drop_documents_with", found, found)
     if language is not None:
         scores = np.zeros(len(texts))
         left = np.flatnonzero(judgement.passed)
@@ -122,9 +125,6 @@ def _judge_sizes(batch: Batch, texts: list[str], table: FilterTable, judgement: 
     judgement.at_least("min_alphanumeric", lines["alphanumeric"], table.min_alphanumeric)
     if table.min_stop_words:
         judgement.at_least("min_stop_words", measures.stop_words(batch, table.stop_words), table.min_stop_words)
-    if table.drop_documents_with:
-        found = np.array([any(phrase in low for phrase in table.drop_documents_with) for low in map(str.lower, texts)])
-        judgement.drop("drop_documents_with", found, found)
 
 
 def _judge_repetition(batch: Batch, table: FilterTable, judgement: Judgement) -> None:

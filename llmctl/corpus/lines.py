@@ -38,16 +38,14 @@ def cut(batch: Batch, table: FilterTable, documents: np.ndarray) -> tuple[dict[i
     words = batch.words
     lines = _lines_to_cut(batch, table)
     lines &= documents[batch.lines.documents]
-    # With its line break. A phrase leaves the line.
+    # A line goes with its line break. A phrase leaves the line.
     spans = [(start, end + 1) for start, end in zip(batch.lines.starts[lines], batch.lines.ends[lines], strict=True)]
-    phrases = _phrases_to_cut(batch, table, documents, lines)
-    inside = batch.per_document(words.documents)
+    spans = sorted(spans + _phrases_to_cut(batch, table, documents, lines))
+    by_document: dict[int, list[tuple[int, int]]] = {}
+    for document, span in zip(batch.document_of(np.array([start for start, _ in spans], dtype=np.int64)), spans, strict=True):
+        by_document.setdefault(int(document), []).append(span)
     lost = np.zeros(batch.count)
     texts: dict[int, str] = {}
-    where = batch.document_of(np.array([start for start, _ in sorted(spans + phrases)], dtype=np.int64))
-    by_document: dict[int, list[tuple[int, int]]] = {}
-    for document, span in zip(where.tolist(), sorted(spans + phrases), strict=True):
-        by_document.setdefault(document, []).append(span)
     for document, cuts in by_document.items():
         at, end = int(batch.firsts[document]), int(batch.firsts[document] + batch.lengths[document])
         kept = []
@@ -58,13 +56,12 @@ def cut(batch: Batch, table: FilterTable, documents: np.ndarray) -> tuple[dict[i
             lost[document] += last - first
         kept.append(batch.joined[at:end])
         texts[document] = "".join(kept)
-    return texts, lost / np.maximum(1, inside)
+    return texts, lost / np.maximum(1, batch.per_document(words.documents))
 
 
 def _lines_to_cut(batch: Batch, table: FilterTable) -> np.ndarray:
     lines, words = batch.lines, batch.words
-    first = np.searchsorted(words.starts, lines.starts)
-    size = np.searchsorted(words.starts, lines.ends) - first
+    first, size = batch.words_in(lines)
     out = np.zeros(len(lines.starts), dtype=bool)
     written = batch.counted(lines, (batch.kinds & SPACE) == 0)
     filled = written > 0
@@ -78,10 +75,11 @@ def _lines_to_cut(batch: Batch, table: FilterTable) -> np.ndarray:
             out[line] |= COUNTERS.fullmatch(batch.joined, int(lines.starts[line]), int(lines.ends[line])) is not None
     if table.min_line_words:
         out |= filled & (size < table.min_line_words)
-    if table.line_end_punctuation and len(words.starts):
-        end = words.ends[np.maximum(first + size - 1, 0)]
-        ellipsis = (batch.codes[end - 1] == ord(".")) & (batch.codes[end - 2] == ord(".")) & (batch.codes[end - 3] == ord("."))
-        out |= filled & (~np.isin(batch.codes[end - 1], [ord(sign) for sign in TERMINAL]) | ellipsis)
+    if table.line_end_punctuation:
+        worded = np.flatnonzero(size)
+        end = words.ends[first[worded] + size[worded] - 1]
+        terminal = np.isin(batch.codes[end - 1], [ord(sign) for sign in TERMINAL])
+        out[worded] |= ~terminal | batch.ellipsis_before(end)
     if table.longest_word:
         long = words.starts[words.lengths > table.longest_word]
         out[np.searchsorted(lines.starts, long, side="right") - 1] = True

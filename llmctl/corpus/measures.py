@@ -7,7 +7,7 @@ between white space.
 
 import numpy as np
 
-from llmctl.corpus.segments import ALPHABETIC, UPPER, WORDLY, Batch, Segments
+from llmctl.corpus.segments import ALPHABETIC, NEWLINE, UPPER, WORDLY, Batch, Segments
 
 BULLETS = "•‣◦▪-"
 SENTENCE_ENDS = ".!?"
@@ -45,39 +45,25 @@ def symbol_measures(batch: Batch, texts: list[str]) -> dict[str, np.ndarray]:
 
 
 def line_measures(batch: Batch) -> dict[str, np.ndarray]:
-    """Shares of lines that begin with a bullet or end in an ellipsis; mean and greatest length; characters that are
-    letters or digits."""
-    lines, codes = batch.lines, batch.codes
-    count = batch.per_document(lines.documents)
-    words = batch.words
-    first = np.searchsorted(words.starts, lines.starts)
-    last = np.searchsorted(words.ends, lines.ends, side="right") - 1
-    blank = (
-        words.starts[np.minimum(first, len(words.starts) - 1)] >= lines.ends if len(words.starts) else np.ones(len(first), bool)
-    )
-    shares = {}
-    if len(words.starts):
-        bullet = np.isin(codes[words.starts[np.minimum(first, len(words.starts) - 1)]], _coded(BULLETS)) & ~blank
-        end = words.ends[np.maximum(last, 0)]
-        dots = (codes[end - 1] == ord(".")) & (codes[end - 2] == ord(".")) & (codes[np.maximum(end - 3, 0)] == ord("."))
-        ellipsis = (dots | (codes[end - 1] == ord("…"))) & ~blank
-    else:
-        bullet = ellipsis = np.zeros(len(first), bool)
-    shares["bullet_lines"] = _share(batch.per_document(lines.documents[bullet]), count)
-    shares["ellipsis_lines"] = _share(batch.per_document(lines.documents[ellipsis]), count)
+    """Shares of lines that begin with a bullet or end in an ellipsis; mean and greatest length; share of the characters
+    that are letters or digits."""
+    lines, words = batch.lines, batch.words
+    first, size = batch.words_in(lines)
+    filled = np.flatnonzero(size)
+    first, last = first[filled], first[filled] + size[filled] - 1
+    bullet = filled[np.isin(batch.codes[words.starts[first]], _coded(BULLETS))]
+    ellipsis = filled[batch.ellipsis_before(words.ends[last])]
+    whole = Segments(batch.firsts[:-1], batch.firsts[:-1] + batch.lengths, np.arange(batch.count))
+    every = batch.counted(whole, batch.codes == NEWLINE) + 1  # empty lines too
     longest = np.zeros(batch.count, dtype=np.int64)
     np.maximum.at(longest, lines.documents, lines.lengths)
-    letters = batch.counted(_whole(batch), (batch.kinds & WORDLY) > 0)
-    return shares | {
-        "line_length": _share(batch.per_document(lines.documents, lines.lengths), count),
+    return {
+        "bullet_lines": batch.per_document(lines.documents[bullet]) / every,
+        "ellipsis_lines": batch.per_document(lines.documents[ellipsis]) / every,
+        "line_length": _share(batch.per_document(lines.documents, lines.lengths), batch.per_document(lines.documents)),
         "longest_line": longest,
-        "alphanumeric": _share(letters, batch.lengths),
+        "alphanumeric": _share(batch.counted(whole, (batch.kinds & WORDLY) > 0), batch.lengths),
     }
-
-
-def _whole(batch: Batch) -> Segments:
-    starts = batch.firsts[:-1]
-    return Segments(starts, starts + batch.lengths, np.arange(batch.count))
 
 
 def stop_words(batch: Batch, wanted: list[str]) -> np.ndarray:

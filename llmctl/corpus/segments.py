@@ -119,6 +119,17 @@ class Batch:
         last = np.concatenate([first[1:], [True]])[: len(first)]
         return Segments(lines.starts[first], lines.ends[last], lines.documents[first])
 
+    def words_in(self, pieces: Segments) -> tuple[np.ndarray, np.ndarray]:
+        """The first word of each piece, by its place among the words, and how many there are."""
+        first = np.searchsorted(self.words.starts, pieces.starts)
+        return first, np.searchsorted(self.words.starts, pieces.ends) - first
+
+    def ellipsis_before(self, ends: np.ndarray) -> np.ndarray:
+        """Whether three full stops, or the one character for them, stand before each place."""
+        codes, stop = self.codes, ord(".")
+        dots = (ends >= 3) & (codes[ends - 1] == stop) & (codes[ends - 2] == stop) & (codes[ends - 3] == stop)
+        return dots | (codes[ends - 1] == ord("…"))
+
     def kinds_of(self, pieces: Segments) -> np.ndarray:
         """Bits of all code points of each piece together, uint8. Between pieces is white space."""
         if not len(pieces.starts):

@@ -117,7 +117,7 @@ class FilterTable(Table):
     min_alphanumeric: Share = 0.0
     """Share of the characters that are letters or digits."""
     drop_documents_with: list[str] = []
-    """Phrases that no document has, in lower case."""
+    """Phrases in lower case; a document that has one when its lines are cut is dropped."""
     max_newlines: int = Field(default=2, ge=0)
     """Line breaks in a row; more are cut to these. 0: left as they are."""
     max_repeated_lines: Share = 0.3

@@ -195,7 +195,7 @@ def test_c4_keeps_the_lines_that_end():
     text = "A menu without an end\n" + prose() + "\nThis page uses cookies to follow you.\nWe need Javascript for this."
     (verdict,) = judge([text], FilterTable(profile="c4"))
     assert (verdict.rule, verdict.text) == (None, prose())
-    assert rule_of(prose() + "\nif (x) { return; }", profile="c4") == "drop_documents_with"
+    assert rule_of(prose() + "\nThe name goes where {name} stands.", profile="c4") == "drop_documents_with"
 
 
 def test_a_profile_for_code_keeps_code_and_the_web_does_not():
