@@ -108,7 +108,7 @@ def _about_python(
                 if held_out:
                     asked |= _questions(conversation)
                 elif not asked.isdisjoint(_questions(conversation)):
-                    attrition.add(source.name, "held-out", "like held-out", conversation.size)
+                    attrition.add(source.name, "held out", "asks what is held out", conversation.size)
                     continue
                 yield conversation, held_out
 

@@ -8,7 +8,7 @@ from llmctl.errors import UserError
 PREFIX = "hf:"
 
 
-def read_hub(path: str, split: str, subset: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_hub(path: str, split: str, subset: str | None, files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of `hf:org/name`.
 
     Raises:
@@ -18,7 +18,7 @@ def read_hub(path: str, split: str, subset: str | None) -> Iterator[tuple[str, d
 
     name = path.removeprefix(PREFIX)
     try:
-        rows = load_dataset(name, subset, split=split, streaming=True)
+        rows = load_dataset(name, subset, split=split, streaming=True, data_files=files or None)
         for number, row in enumerate(rows, 1):
             yield f"{path}:{number}", dict(row)
     except UserError:

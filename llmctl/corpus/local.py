@@ -3,7 +3,8 @@
 import gzip
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +38,8 @@ class Faults:
             events.warn(f"{place}: {what}; skipped")
 
 
-def files_of(path: Path) -> list[Path]:
-    """The readable files that `path` names, sorted.
+def files_of(path: Path, patterns: Sequence[str] = ()) -> list[Path]:
+    """The readable files that `path` names, sorted; below a folder those that match one of the patterns.
 
     Raises:
         UserError: there is none.
@@ -46,6 +47,11 @@ def files_of(path: Path) -> list[Path]:
     path = path.expanduser()
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     readable = [file for file in found if file.name.endswith(TEXT_SUFFIXES + ROW_SUFFIXES)]
+    if patterns and readable and path.is_dir():
+        names = [file.relative_to(path).as_posix() for file in readable]
+        readable = [f for f, name in zip(readable, names, strict=True) if any(fnmatch(name, pattern) for pattern in patterns)]
+        if not readable:
+            raise UserError(f"{path}: none of {len(names):,} files matches {', '.join(patterns)}; the first is {names[0]}")
     if not readable:
         raise UserError(
             f"{path}: {'no such file or folder' if not path.exists() else 'nothing readable'}; expected "
@@ -54,9 +60,9 @@ def files_of(path: Path) -> list[Path]:
     return readable
 
 
-def read_rows(path: Path, faults: Faults) -> Iterator[tuple[Place, dict[str, Any]]]:
+def read_rows(path: Path, faults: Faults, patterns: Sequence[str] = ()) -> Iterator[tuple[Place, dict[str, Any]]]:
     """(place, row) of every row below `path`; a text file is one row {"text": ...}."""
-    for file in files_of(path):
+    for file in files_of(path, patterns):
         if file.stat().st_size == 0:
             faults(str(file), "an empty file")
         elif file.name.endswith(TEXT_SUFFIXES):

@@ -65,8 +65,8 @@ def read_source(source: Source, attrition: Attrition) -> Iterator[Document]:
 def rows_of(source: Source, faults: Faults) -> Iterator[tuple[Place, dict[str, Any]]]:
     """(place, row) of a source that is not built in."""
     if source.table.path.startswith(PREFIX):
-        return read_hub(source.table.path, source.table.split, source.table.subset)
-    return read_rows(Path(source.table.path), faults)
+        return read_hub(source.table.path, source.table.split, source.table.subset, source.table.files)
+    return read_rows(Path(source.table.path), faults, source.table.files)
 
 
 def asked_about(source: Source) -> Iterator[Document]:

@@ -23,6 +23,10 @@ class SourceTable(Table):
     python-docstrings, python-errors."""
     kind: Literal["text", "chat"] = "text"
     """Documents of text, or conversations. The built-in chat data are known as such."""
+    files: list[str] = []
+    """Of a folder or data set the files that match one of these patterns, as in "data/wiki-*/*". Empty: all."""
+    type: str | None = None
+    """What kind of text it is, for the reader of tables. Left out: `kind`."""
     max_bytes: Size | None = None
     """Bytes of text to take at most, from the beginning; of the built-in sources, files from all over them."""
     text_field: str = "text"

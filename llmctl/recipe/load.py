@@ -235,7 +235,8 @@ def explain(error: ValidationError, model: type[BaseModel], source: Source, tabl
             continue
         else:
             expected = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-        lines.append(f"{source.place(key)}: {shown} = {problem['input']!r}: {expected}")
+        value = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+        lines.append(f"{source.place(key)}: {shown}{value}: {expected}")
     return lines
 
 

@@ -1,6 +1,7 @@
 """Quantities as people write them, read by the type of the field: "64k" tokens of context, "5B" tokens of budget."""
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -24,10 +25,10 @@ def _reader(units: dict[str, int], expected: str):
         match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([A-Za-z]*)", value.strip())
         if match is None or match[2].lower() not in units:
             raise ValueError(f"expected {expected}")
-        number = float(match[1].replace("_", "")) * units[match[2].lower()]
-        if number != round(number):
+        number = Decimal(match[1].replace("_", "")) * units[match[2].lower()]  # 5.63 x 10^9 is no whole number in floats
+        if number != int(number):
             raise ValueError(f"expected {expected}; {value!r} is not a whole number")
-        return round(number)
+        return int(number)
 
     return BeforeValidator(read)
 

@@ -4,9 +4,9 @@ A field is part of a stage's identity (it decides the outcome, and so the key of
 execution (how the work is done: ranks, micro-batch, checkpoints).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from llmctl.recipe.corpus_schema import TEXT_BUILTINS, CorpusTable
 from llmctl.recipe.fields import NAME, Place, Rate, Table, execution
@@ -14,6 +14,9 @@ from llmctl.recipe.quantities import Length, Size, Tokens
 
 RESERVED = ("corpus", "tokenizer", "tokens", "eval")
 """Names of what a run makes beside the stages."""
+
+TOKENS = TypeAdapter(Tokens)
+MOST_REPETITIONS = 8.0
 
 StageKind = Literal["pretrain", "midtrain", "longctx", "sft", "lora", "average"]
 
@@ -102,11 +105,11 @@ class TrainTable(StageTable):
     micro_batch: int | None = execution(None, ge=1)
     """Rows in one forward pass of a rank. Left out: the largest that fits."""
     mix: dict[str, float] = {}
-    """Share of the tokens from each source; the shares sum to 1."""
+    """Share of the tokens from each source; the shares sum to 1. Or tokens of each, as in "3B": then `tokens` may be left out."""
     seed: int | None = None
     """Of the order of the rows, and of new weights. Left out: the recipe's."""
-    max_repetition: float = Field(default=8.0, gt=0)
-    """How often the rows of a source may be repeated before the stage refuses the mix."""
+    max_repetition: float | dict[str, float] = MOST_REPETITIONS
+    """How often the rows of a source may be repeated before the stage refuses the mix; a number, or one for each source."""
     packing: Literal["concat", "best_fit"] = "concat"
     """concat: documents one after the other, cut into rows. best_fit: whole documents fitted into rows, padded."""
     document_boundaries: bool = False
@@ -157,6 +160,26 @@ class TrainTable(StageTable):
     """Ranks to start when the command line names none."""
     checkpoint: CheckpointTable = execution(CheckpointTable())
     """When the trainer's state is written."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mix_in_tokens(cls, values: Any) -> Any:
+        mix = values.get("mix") if isinstance(values, dict) else None
+        if not isinstance(mix, dict) or not any(isinstance(part, str) for part in mix.values()):
+            return values
+        try:
+            tokens = {name: TOKENS.validate_python(part) for name, part in mix.items()}
+        except ValidationError:
+            raise ValueError('mix: expected a share for every source, or tokens for every source, as in "3B"') from None
+        total = sum(tokens.values())
+        budget = {} if "tokens" in values or "epochs" in values else {"tokens": total}
+        return values | budget | {"mix": {name: part / max(1, total) for name, part in tokens.items()}}
+
+    def most_repetitions(self, source: str) -> float:
+        """How often the rows of a source may be repeated."""
+        if isinstance(self.max_repetition, dict):
+            return self.max_repetition.get(source, MOST_REPETITIONS)
+        return self.max_repetition
 
 
 class PretrainTable(TrainTable):

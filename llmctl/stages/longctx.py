@@ -37,7 +37,7 @@ def data(stage: Stage) -> list[Any]:
     total = sum(available.values())
     parts = [
         DataPart(
-            f"{source} (long)",
+            source,
             str(stage.shards(source)),
             table.long_share * tokens / total,
             "best_fit",

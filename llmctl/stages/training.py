@@ -121,6 +121,7 @@ def node(recipe: Recipe, table: TrainTable) -> Node:
 
 
 def _train(stage: Stage) -> Outcome:
+    from llmctl.stages.mix import show_mix
     from llmctl.train.distributed import launched_rank, launched_world_size, start_ranks
     from llmctl.train.job import JOB_FILE, TrainJob
     from llmctl.train.run import run_job
@@ -133,6 +134,7 @@ def _train(stage: Stage) -> Outcome:
         return Outcome([])
     if not trained:
         job = make_job(stage, joined if joined > 1 else ranks)
+        show_mix(stage, job)
         file = job.write()
         if joined == 1 and ranks > 1:
             start_ranks(file, ranks)

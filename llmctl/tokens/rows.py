@@ -33,6 +33,7 @@ class ConcatRows:
 
     def __init__(self, shards: TokenShards, seq_len: int, document_boundaries: bool) -> None:
         self.shards, self.seq_len, self.boundaries = shards, seq_len, document_boundaries
+        self.documents, self.tokens = shards.documents, shards.tokens
 
     def __len__(self) -> int:
         return max(0, (self.shards.tokens - 1) // self.seq_len)
@@ -66,7 +67,9 @@ class PackedRows:
     def __init__(self, shards: TokenShards, seq_len: int, min_tokens: int = 0, pad_id: int = 0) -> None:
         self.shards, self.seq_len, self.pad_id = shards, seq_len, pad_id
         self._documents = np.flatnonzero(shards.lengths >= max(2, min_tokens))
-        self._rows = best_fit(shards.lengths[self._documents], seq_len)
+        lengths = shards.lengths[self._documents]
+        self.documents, self.tokens = len(lengths), int(lengths.sum())
+        self._rows = best_fit(lengths, seq_len)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -47,10 +47,11 @@ class TrainingRows:
         )
         self.batch_rows = job.batch_rows
         for part, rows, times in zip(job.parts, self.sources, self.order.repetitions, strict=True):
-            if times > table.max_repetition:
+            most = table.most_repetitions(part.source)
+            if times > most:
                 raise UserError(
                     f"[{job.stage}] source {part.name!r} has {len(rows):,} rows of {table.seq_len:,} tokens, and the mix would "
-                    f"pass over them {times:.1f} times (max_repetition = {table.max_repetition:g}); give it more text, a smaller "
+                    f"pass over them {times:.1f} times (max_repetition = {most:g}); give it more text, a smaller "
                     "share, or the stage fewer tokens"
                 )
 

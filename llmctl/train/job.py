@@ -14,12 +14,16 @@ JOB_FILE = "job.json"
 class DataPart:
     """Token shards that make up `share` of the rows."""
 
-    name: str
+    source: str
     shards: str
     share: float
     packing: Literal["concat", "best_fit"] = "concat"
     minimum_tokens: int = 0
     """Documents shorter than this are left out (best_fit alone)."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.source} (long)" if self.minimum_tokens else self.source
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmctl.recipe.graph import identity, stage_order
-from llmctl.recipe.load import RecipeError, load_recipe
+from llmctl.recipe.load import RecipeError, dump_recipe, load_recipe, restore_recipe
 from llmctl.recipe.positions import lines_of_keys
 from llmctl.recipe.schema import PretrainTable
 
@@ -54,6 +54,9 @@ def test_quantities(write_recipe):
     recipe = load_recipe(write_recipe(SOUND), ["pretrain.seq_len=4k", "pretrain.batch_tokens=8192", "pretrain.tokens=2B"])
     stage = recipe.stages["pretrain"]
     assert (stage.seq_len, stage.batch_tokens, stage.tokens) == (4096, 8192, 2_000_000_000)
+    # 5.63 x 10^9 is no whole number in floating point.
+    stage = load_recipe(write_recipe(SOUND), ["pretrain.tokens=5.63B"]).stages["pretrain"]
+    assert stage.tokens == 5_630_000_000
 
 
 def test_all_mistakes_come_at_once_with_file_line_and_a_suggestion(write_recipe):
@@ -181,3 +184,34 @@ def test_a_gguf_file_without_the_package_that_reads_it_is_a_mistake_of_the_recip
     monkeypatch.setitem(sys.modules, "gguf", None)
     file = write_recipe(SOUND.replace("[sft]\n", f'[sft]\nfrom = "{tmp_path / "model.gguf"}"\n'))
     assert "pip install gguf" in errors(file)
+
+
+def test_a_mix_may_be_given_in_tokens(tmp_path):
+    text = """
+        [corpus.sources.a]
+        path = "builtin:python-stdlib"
+        [corpus.sources.b]
+        path = "builtin:python-packages"
+        [tokenizer]
+        [model]
+        hidden_size = 32
+        layers = 4
+        heads = 2
+        ffn_size = 64
+        window = 16
+        [pretrain]
+        seq_len = 64
+        batch_tokens = 256
+        max_repetition = {{ a = 2.5 }}
+        mix = {{ a = "3M", b = {b} }}
+    """
+    file = tmp_path / "own.toml"
+    file.write_text(text.format(b='"1M"'))
+    stage = load_recipe(file).stages["pretrain"]
+    assert (stage.tokens, stage.mix) == (4_000_000, {"a": 0.75, "b": 0.25})
+    assert (stage.most_repetitions("a"), stage.most_repetitions("b")) == (2.5, 8.0)
+    assert load_recipe(file, ["pretrain.tokens=1M"]).stages["pretrain"].tokens == 1_000_000
+    assert restore_recipe(dump_recipe(load_recipe(file))) == load_recipe(file)
+    file.write_text(text.format(b='"much"'))
+    with pytest.raises(RecipeError, match="expected a share for every source, or tokens for every source"):
+        load_recipe(file)

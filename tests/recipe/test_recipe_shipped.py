@@ -75,3 +75,25 @@ def test_olmo3_32b_cuts_its_cosine_where_the_rate_is_as_published():
     # The published peak, length and end of the cosine give 6.70e-5 there; the report's own figure is 6.21e-5.
     assert table.lr * schedule.multiplier(655_650) == pytest.approx(6.21e-5, rel=0.1)
     assert len({recipe.stages[name].seed for name in ("midtrain_1", "midtrain_2")}) == 2  # type: ignore[union-attr]
+
+
+MIXES = {"dolma3": ("pretrain", 5.93e12, 6), "dolmino": ("midtrain", 100e9, 15), "longmino": ("longctx", 50e9, 18)}
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_a_mix_is_extended_by_a_recipe_of_ones_own(tmp_path, name):
+    kind, tokens, sources = MIXES[name]
+    own = tmp_path / "own.toml"
+    base = (REPOSITORY / "recipes" / "mixes" / f"{name}.toml").resolve()
+    start = "" if kind == "pretrain" else 'from = "allenai/Olmo-3-1025-7B"\n'
+    own.write_text(
+        f'extends = "{base}"\n[tokenizer]\npath = "allenai/dolma2-tokenizer"\n[model]\npreset = "olmo3_7b"\n'
+        f'[{kind}]\n{start}batch_tokens = "4M"\nseq_len = 8000\n[corpus.sources.web]\npath = "{tmp_path}"\nfiles = []\n'
+    )
+    recipe = load_recipe(own)
+    stage = recipe.stages[kind]
+    assert isinstance(stage, TrainTable)
+    assert stage.tokens == pytest.approx(tokens, rel=2e-3)
+    assert len(stage.mix) == sources
+    assert sum(stage.mix.values()) == pytest.approx(1, abs=1e-3)
+    assert all(recipe.corpus.sources[source].type for source in stage.mix)
