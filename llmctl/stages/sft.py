@@ -18,7 +18,7 @@ ANSWER_TOKENS = 96
 def data(stage: Stage) -> list[Any]:
     """Token shards with masks, made from the conversations inside the stage's own folder."""
     from llmctl.corpus.documents import read_conversations
-    from llmctl.tokens.shards import write_chat_shards
+    from llmctl.tokens.chat_shards import write_chat_shards
     from llmctl.train.job import DataPart
 
     table, tokenizer = stage.table, tokenizer_of(stage)
@@ -27,7 +27,7 @@ def data(stage: Stage) -> list[Any]:
     for source, share in table.mix.items():
         out = stage.folder / "data" / source
         if not out.exists():
-            conversations = (c.messages for c in read_conversations(stage.corpus, source, "train"))
+            conversations = read_conversations(stage.corpus, source, "train")
             write_chat_shards(conversations, tokenizer, out, table.loss_on, table.seq_len)
         parts.append(DataPart(source, str(out), share, "best_fit"))
     return parts

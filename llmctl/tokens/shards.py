@@ -1,109 +1,102 @@
-"""Token shards: a source's documents as one flat file of ids, with where each document begins.
+"""Token shards: a source's documents as flat files of ids, with where each document begins and what it is.
 
-tokens.bin    ids, uint16 below 65,536 tokens of vocabulary, else uint32
-offsets.npy   int64 [documents + 1]
-mask.bin      uint8, conversations alone: 0 masked, 1 closing token, 2 content of an answer
-meta.json     written with the rest, before the folder gets its name
+part-00000.npy      ids, uint16 below 65,536 tokens of vocabulary, else uint32; raw as OLMo-core and dolma have it, no header
+part-00000.csv.gz   a row `start,end,id,src,loc` for each document: its ids in the part, its name, where it was read, its place
+part-00000.mask     uint8 beside the ids, conversations alone: 0 masked, 1 closing token, 2 content of an answer
+offsets.npy         int64 [documents + 1], over all parts
+meta.json           the kind of ids, what each part holds with its sha256; written last
 """
 
+import csv
+import gzip
 import hashlib
-from collections.abc import Iterable, Iterator
+import io
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from llmctl import events
-from llmctl.errors import UserError
-from llmctl.runs.files import read_json, staged_folder, write_json
-from llmctl.tokens.template import Messages, encode_conversation
-from llmctl.tokens.tokenizer import encode
-
-BATCH = 256  # documents tokenised together
+from llmctl.runs.files import read_json, write_json
 
 
-def _type_for(tokenizer: Any) -> np.dtype:
+def kind_of_ids(tokenizer: Any) -> np.dtype:
     return np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
 
 
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    chunk = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def part_name(index: int) -> str:
+    return f"part-{index:05d}"
 
 
-def write_text_shards(documents: Iterable[tuple[str, str]], tokenizer: Any, out: Path, name: str = "text") -> None:
-    """Tokenise (id, text) pairs, the end-of-text token after each.
+class PartWriter:
+    """Writes one part into `folder`: the ids of a document after those of another."""
 
-    Documents are laid down in the order of the hash of their id: rows cut from the file one after the other then hold
-    documents from all over the source.
-    """
-    ordered = sorted(documents, key=lambda document: hashlib.sha256(document[0].encode()).digest())
-    kind, lengths, size = _type_for(tokenizer), [], 0
-    with staged_folder(out) as aside:
-        with (aside / "tokens.bin").open("wb") as file:
-            for chunk in _chunks(ordered, BATCH):
-                for ids in encode(tokenizer, [text for _, text in chunk]):
-                    ids.append(tokenizer.eos_token_id)
-                    np.asarray(ids, dtype=kind).tofile(file)
-                    lengths.append(len(ids))
-                size += sum(len(text.encode()) for _, text in chunk)
-                events.progress(f"tokenising {name}", len(lengths), len(ordered), "documents")
-        _finish(aside, kind, lengths, size)
+    def __init__(self, folder: Path, index: int, kind: np.dtype, masked: bool = False) -> None:
+        self.folder, self.name, self.kind = folder, part_name(index), kind
+        self.lengths: list[int] = []
+        self.bytes = 0
+        self._tokens = (folder / f"{self.name}.npy").open("wb")
+        self._mask = (folder / f"{self.name}.mask").open("wb") if masked else None
+        self._digest = hashlib.sha256()
+        # No time in the header: the same documents give the same file.
+        self._packed = (folder / f"{self.name}.csv.gz").open("wb")
+        self._rows = io.TextIOWrapper(gzip.GzipFile("", "wb", fileobj=self._packed, mtime=0), encoding="utf-8", newline="")
+        self._write_row = csv.writer(self._rows).writerow
+        self._at = 0
 
+    def add(self, ids: np.ndarray, name: str, path: str, size: int, mask: np.ndarray | None = None) -> None:
+        """A document of `size` bytes of text."""
+        data = ids.astype(self.kind).tobytes()
+        self._digest.update(data)
+        self._tokens.write(data)
+        if self._mask is not None and mask is not None:
+            self._mask.write(mask.tobytes())
+        self._write_row((self._at, self._at + len(ids), name, path, len(self.lengths)))
+        self._at += len(ids)
+        self.lengths.append(len(ids))
+        self.bytes += size
 
-def write_chat_shards(
-    conversations: Iterable[Messages],
-    tokenizer: Any,
-    out: Path,
-    loss_on: Literal["assistant", "last_turn"],
-    max_tokens: int,
-    name: str = "conversations",
-) -> None:
-    """Tokenise conversations with their masks. One that is longer than `max_tokens`, or has no trained token, is left
-    out and counted.
-
-    Raises:
-        UserError: none is left.
-    """
-    kind, lengths, size, too_long, untrained = _type_for(tokenizer), [], 0, 0, 0
-    with staged_folder(out) as aside:
-        with (aside / "tokens.bin").open("wb") as tokens, (aside / "mask.bin").open("wb") as masks:
-            for messages in conversations:
-                ids, mask = encode_conversation(tokenizer, messages, loss_on)
-                if len(ids) > max_tokens:
-                    too_long += 1
-                elif not mask.any():
-                    untrained += 1
-                else:
-                    np.asarray(ids, dtype=kind).tofile(tokens)
-                    mask.tofile(masks)
-                    lengths.append(len(ids))
-                    size += sum(len(message["content"].encode()) for message in messages)
-                if (len(lengths) + too_long + untrained) % BATCH == 0:
-                    events.progress(f"tokenising {name}", len(lengths), None, "conversations")
-        if not lengths:
-            raise UserError(
-                f"{name}: no conversation is left to train on: {too_long:,} longer than seq_len = {max_tokens:,} tokens, "
-                f"{untrained:,} without an answer"
-            )
-        if too_long or untrained:
-            events.say(
-                f"{name}: left out {too_long:,} conversations longer than {max_tokens:,} tokens and {untrained:,} without a "
-                f"trained token; {len(lengths):,} stay"
-            )
-        _finish(aside, kind, lengths, size)
+    def close(self) -> dict[str, Any]:
+        """What the part holds, for `meta.json`."""
+        self._rows.close()
+        for file in (self._tokens, self._mask, self._packed):
+            if file is not None:
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+        counts = {"documents": len(self.lengths), "tokens": sum(self.lengths), "bytes": self.bytes}
+        return {"name": self.name, **counts, "sha256": self._digest.hexdigest()}
 
 
-def _finish(folder: Path, kind: np.dtype, lengths: list[int], size: int) -> None:
+def write_meta(folder: Path, kind: np.dtype, parts: list[dict[str, Any]], lengths: Sequence[int]) -> None:
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    write_json(folder / "meta.json", {"dtype": kind.name, "documents": len(lengths), "tokens": sum(lengths), "bytes": size})
+    totals = {key: sum(part[key] for part in parts) for key in ("documents", "tokens", "bytes")}
+    write_json(folder / "meta.json", {"dtype": kind.name, **totals, "parts": parts})
+
+
+class Joined:
+    """Arrays one after the other as a single one, to be sliced."""
+
+    def __init__(self, arrays: list[np.ndarray], kind: np.dtype) -> None:
+        self.arrays = [array for array in arrays if len(array)] or [np.empty(0, kind)]
+        self._starts = [0, *accumulate(map(len, self.arrays))]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, wanted: slice) -> np.ndarray:
+        start, stop, _ = wanted.indices(len(self))
+        first = min(bisect_right(self._starts, start), len(self.arrays)) - 1
+        pieces = []
+        for array, begin in zip(self.arrays[first:], self._starts[first:], strict=False):
+            if begin >= stop and pieces:
+                break
+            pieces.append(array[max(0, start - begin) : max(0, stop - begin)])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 class TokenShards:
@@ -115,7 +108,8 @@ class TokenShards:
         self.documents: int = meta["documents"]
         self.bytes: int = meta["bytes"]
         """UTF-8 bytes of the text."""
-        self._dtype = np.dtype(meta["dtype"])
+        self.parts: list[dict[str, Any]] = meta["parts"]
+        self._kind = np.dtype(meta["dtype"])
         self.offsets: np.ndarray = np.load(folder / "offsets.npy")
 
     @property
@@ -127,13 +121,17 @@ class TokenShards:
         """Tokens of each document, int64 [documents]."""
         return np.diff(self.offsets)
 
-    @cached_property
-    def stream(self) -> np.ndarray:
-        """All ids, one document after the other."""
-        return np.memmap(self.folder / "tokens.bin", dtype=self._dtype, mode="r") if self.tokens else np.empty(0, self._dtype)
+    def _joined(self, suffix: str, kind: np.dtype) -> Joined:
+        files = [self.folder / f"{part['name']}{suffix}" for part in self.parts if part["tokens"]]
+        return Joined([np.memmap(file, dtype=kind, mode="r") for file in files], kind)
 
     @cached_property
-    def mask(self) -> np.ndarray | None:
+    def stream(self) -> Joined:
+        """All ids, one document after the other."""
+        return self._joined(".npy", self._kind)
+
+    @cached_property
+    def mask(self) -> Joined | None:
         """Of conversations: uint8 beside `stream`; None for text, where every token is trained on."""
-        file = self.folder / "mask.bin"
-        return np.memmap(file, dtype=np.uint8, mode="r") if file.exists() else None
+        masked = bool(self.parts) and (self.folder / f"{self.parts[0]['name']}.mask").exists()
+        return self._joined(".mask", np.dtype(np.uint8)) if masked else None

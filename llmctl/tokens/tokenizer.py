@@ -6,6 +6,7 @@ from typing import Any
 
 from llmctl.errors import UserError, require_package
 from llmctl.runs.files import staged_folder
+from llmctl.tokens.encoder import Encoder
 from llmctl.tokens.template import CHATML
 
 END_OF_TEXT, PAD, TURN_START, TURN_END = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -78,11 +79,7 @@ def load_tokenizer(path_or_name: str) -> Any:
     return tokenizer
 
 
-def encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Ids of each text, nothing added."""
-    return [e.ids for e in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-
 def compression(tokenizer: Any, texts: list[str]) -> float:
     """UTF-8 bytes per token over `texts`."""
-    return sum(len(text.encode()) for text in texts) / max(1, sum(len(ids) for ids in encode(tokenizer, texts)))
+    ids, _ = Encoder(tokenizer)(texts)
+    return sum(len(text.encode()) for text in texts) / max(1, len(ids))

@@ -5,22 +5,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmctl.runs.files import write_json
 from llmctl.tokens.batch import collate
 from llmctl.tokens.order import DataOrder, Permutation, deal
 from llmctl.tokens.packing import best_fit
 from llmctl.tokens.rows import ConcatRows, PackedRows
-from llmctl.tokens.shards import TokenShards
+from llmctl.tokens.shards import Joined, PartWriter, TokenShards, write_meta
 
 
-def make_shards(folder, documents, masks=None):
+def make_shards(folder, documents, masks=None, parts=1):
+    """Shards of these ids, the documents dealt out to parts in order."""
     folder.mkdir(exist_ok=True)
-    np.concatenate([np.array(d, dtype=np.uint16) for d in documents]).tofile(folder / "tokens.bin")
-    lengths = [len(d) for d in documents]
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    if masks is not None:
-        np.concatenate([np.array(m, dtype=np.uint8) for m in masks]).tofile(folder / "mask.bin")
-    write_json(folder / "meta.json", {"dtype": "uint16", "documents": len(documents), "tokens": sum(lengths), "bytes": 1})
+    kind, written, size = np.dtype(np.uint16), [], -(-len(documents) // parts)
+    for part in range(parts):
+        writer = PartWriter(folder, part, kind, masked=masks is not None)
+        for place in range(part * size, min(len(documents), (part + 1) * size)):
+            mask = None if masks is None else np.array(masks[place], dtype=np.uint8)
+            writer.add(np.array(documents[place]), f"d{place}", "own.txt", 1, mask)
+        written.append(writer.close())
+    write_meta(folder, kind, written, [len(d) for d in documents])
     return TokenShards(folder)
 
 
@@ -37,6 +39,25 @@ def test_concatenated_rows_are_the_stream_and_its_next_tokens(tmp_path):
         assert row.labels.tolist() == stream[4 * number + 1 : 4 * number + 5]
         assert row.lengths == [4]
         assert rows.supervised(number) == 4
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=7), max_size=5), st.integers(0, 40), st.integers(0, 40))
+def test_parts_are_read_as_one_stream(pieces, start, length):
+    whole = [token for piece in pieces for token in piece]
+    joined = Joined([np.array(piece, dtype=np.uint16) for piece in pieces], np.dtype(np.uint16))
+    assert len(joined) == len(whole)
+    assert joined[start : start + length].tolist() == whole[start : start + length]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_rows_do_not_depend_on_the_parts(tmp_path, parts):
+    masks = [[0, 0, 2, 1], [0, 2, 1], [0, 1], [0, 0, 0, 0, 2, 1]]
+    one, many = (make_shards(tmp_path / str(n), DOCUMENTS, masks, n) for n in (1, parts))
+    for kind in (lambda shards: ConcatRows(shards, 4, True), lambda shards: PackedRows(shards, 10)):
+        for number in range(len(kind(one))):
+            mine, theirs = kind(one).row(number), kind(many).row(number)
+            assert (mine.tokens == theirs.tokens).all()
+            assert (mine.labels == theirs.labels).all()
 
 
 def test_with_boundaries_no_label_crosses_them(tmp_path):

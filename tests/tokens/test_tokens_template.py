@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmctl.corpus.documents import Conversation
 from llmctl.errors import UserError
-from llmctl.tokens.shards import TokenShards, write_chat_shards, write_text_shards
+from llmctl.tokens.chat_shards import write_chat_shards
+from llmctl.tokens.encoder import Encoder
 from llmctl.tokens.template import encode_conversation, end_of_turn_ids
-from llmctl.tokens.tokenizer import compression, encode, load_tokenizer, train_tokenizer
+from llmctl.tokens.tokenizer import compression, load_tokenizer, train_tokenizer
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -60,8 +62,8 @@ def test_generation_stops_at_the_end_of_a_turn_and_of_text(tokenizer):
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(st.characters(codec="utf-8"), max_size=80))
 def test_text_survives_encoding(tokenizer, text):
-    (ids,) = encode(tokenizer, [text])
-    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+    ids, _ = Encoder(tokenizer)([text])
+    assert tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False) == text
 
 
 def test_training_is_repeatable_and_compresses(tmp_path, texts, tokenizer, tokenizer_folder):
@@ -81,23 +83,9 @@ def test_a_folder_without_tokenizer_is_said(tmp_path):
         load_tokenizer(str(tmp_path))
 
 
-def test_text_shards_hold_every_document_with_its_end(tmp_path, tokenizer, texts):
-    documents = [(f"d{i}", text) for i, text in enumerate(texts[:5])]
-    write_text_shards(iter(documents), tokenizer, tmp_path / "one")
-    write_text_shards(iter(reversed(documents)), tokenizer, tmp_path / "two")
-    shards = TokenShards(tmp_path / "one")
-    found = {
-        tokenizer.decode(shards.stream[a : b - 1].tolist(), clean_up_tokenization_spaces=False)
-        for a, b in zip(shards.offsets[:-1], shards.offsets[1:], strict=True)
-    }
-    assert found == set(texts[:5])
-    assert (shards.stream[shards.offsets[1:] - 1] == tokenizer.eos_token_id).all()
-    assert shards.bytes == sum(len(text.encode()) for text in texts[:5])
-    # Laid down by the hash of the id: the order of arrival does not matter.
-    assert (tmp_path / "one" / "tokens.bin").read_bytes() == (tmp_path / "two" / "tokens.bin").read_bytes()
-
-
 def test_conversations_without_anything_to_learn_are_refused(tmp_path, tokenizer):
     with pytest.raises(UserError, match="no conversation is left"):
-        write_chat_shards([MESSAGES], tokenizer, tmp_path / "none", "assistant", max_tokens=5)
+        write_chat_shards(
+            [Conversation(MESSAGES, "c1", "own", "own.jsonl:1")], tokenizer, tmp_path / "none", "assistant", max_tokens=5
+        )
     assert not (tmp_path / "none").exists()

@@ -1,0 +1,146 @@
+"""Documents as token shards: scattered over parts by the hash of their names, parts tokenised side by side.
+
+Documents are laid down in the order of the hash of their name: rows cut from the shards one after the other then hold
+documents from all over the source, and the order does not depend on the number of parts or workers.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmctl import events
+from llmctl.errors import StageFailed
+from llmctl.runs.files import read_json, sync, write_json
+from llmctl.tokens.encoder import Encoder
+from llmctl.tokens.shards import PartWriter, kind_of_ids, part_name, write_meta
+from llmctl.tokens.tokenizer import load_tokenizer
+
+PART_BYTES = 128_000_000  # of text; a worker holds a part and its ids in memory, about four times as much
+BATCH_CHARACTERS = 4_000_000  # encoded together
+
+Written = tuple[str, str, str]
+"""Name, text and path of a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextShards:
+    """The making of a source's shards in `out`. What a run that was stopped has finished is kept beside it."""
+
+    tokenizer: str
+    """Folder."""
+    out: Path
+    part_bytes: int = PART_BYTES
+    workers: int | None = None
+    """Processes. None: one for each core, as far as there are parts."""
+
+    @property
+    def _aside(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.parts")
+
+    def write(self, documents: Callable[[], Iterable[Written]], size: int) -> None:
+        """Tokenise documents of `size` bytes together, the end-of-text token after each.
+
+        Raises:
+            StageFailed: a worker was killed.
+        """
+        if (self._aside / "meta.json").exists():  # stopped while it got its name
+            return self._give_name()
+        parts = max(1, -(-size // self.part_bytes))
+        plan = {"tokenizer": self.tokenizer, "parts": parts, "bytes": size}
+        if not self._scattered(plan):
+            self._scatter(documents(), parts, size)
+            write_json(self._aside / "plan.json", plan)
+        work = partial(write_part, self.tokenizer, self._aside)
+        missing = [part for part in range(parts) if not _done_file(self._aside, part).exists()]
+        workers = min(len(missing), self.workers or os.cpu_count() or 1)
+        if workers > 1:
+            self._side_by_side(work, missing, parts, workers)
+        else:
+            for part in missing:
+                work(part)
+                events.progress(f"tokenising {self.out.name}", part + 1, parts, "parts")
+        return self._finish(parts)
+
+    def _scattered(self, plan: dict[str, Any]) -> bool:
+        file = self._aside / "plan.json"
+        return file.exists() and read_json(file) == plan
+
+    def _scatter(self, documents: Iterable[Written], parts: int, size: int) -> None:
+        shutil.rmtree(self._aside, ignore_errors=True)
+        self._aside.mkdir(parents=True)
+        done = 0
+        with ExitStack() as stack:
+            files = [stack.enter_context(_scatter_file(self._aside, part).open("w", encoding="utf-8")) for part in range(parts)]
+            for number, (name, text, path) in enumerate(documents):
+                place = hashlib.sha256(name.encode()).hexdigest()
+                files[int(place[:8], 16) * parts >> 32].write(json.dumps([place, name, path, text]) + "\n")
+                done += len(text)
+                if number % 500 == 0:
+                    events.progress(f"sorting {self.out.name}", done, size, "bytes")
+
+    def _side_by_side(self, work: Callable[[int], None], missing: list[int], parts: int, workers: int) -> None:
+        try:
+            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+                for number, _ in enumerate(pool.map(work, missing), parts - len(missing) + 1):
+                    events.progress(f"tokenising {self.out.name}", number, parts, "parts")
+        except BrokenProcessPool:
+            raise StageFailed(
+                f"tokenising {self.out.name}: a worker was killed, for want of memory perhaps; the parts that are done are "
+                "kept, and the same command goes on from them"
+            ) from None
+
+    def _finish(self, parts: int) -> None:
+        done = [read_json(_done_file(self._aside, part)) for part in range(parts)]
+        lengths = [length for part in done for length in part.pop("lengths")]
+        write_meta(self._aside, kind_of_ids(load_tokenizer(self.tokenizer)), done, lengths)
+        self._give_name()
+
+    def _give_name(self) -> None:
+        for file in [*self._aside.glob("part-*.json"), self._aside / "plan.json"]:
+            file.unlink(missing_ok=True)
+        sync(self._aside)
+        os.rename(self._aside, self.out)
+        sync(self.out.parent)
+
+
+def _scatter_file(folder: Path, part: int) -> Path:
+    return folder / f"scattered-{part:05d}.jsonl"
+
+
+def _done_file(folder: Path, part: int) -> Path:
+    return folder / f"{part_name(part)}.json"
+
+
+def write_part(tokenizer_folder: str, folder: Path, part: int) -> None:
+    """Tokenise what was scattered to a part. In a process of its own: it takes names, not objects."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    encode, end = Encoder(tokenizer), tokenizer.eos_token_id
+    with _scatter_file(folder, part).open(encoding="utf-8") as file:
+        documents = sorted(json.loads(line) for line in file)
+    writer = PartWriter(folder, part, kind_of_ids(tokenizer))
+    first = 0
+    while first < len(documents):
+        last, size = first, 0
+        while last < len(documents) and size < BATCH_CHARACTERS:
+            size += len(documents[last][3])
+            last += 1
+        batch = documents[first:last]
+        ids, lengths = encode([text for *_, text in batch])
+        for (_, name, path, text), mine in zip(batch, np.split(ids, np.cumsum(lengths)[:-1]), strict=True):
+            writer.add(np.append(mine, np.uint32(end)), name, path, len(text.encode()))
+        first = last
+    done = writer.close() | {"lengths": writer.lengths}
+    write_json(_done_file(folder, part), done)
+    _scatter_file(folder, part).unlink()
