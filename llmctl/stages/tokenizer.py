@@ -44,7 +44,7 @@ def work(context: Context) -> Outcome:
     table = recipe.tokenizer
     if table is not None and table.path is None:
         texts = _up_to(corpus, table.sources or recipe.text_sources, table.train_bytes)
-        train_tokenizer(texts, table.vocab_size, folder)
+        train_tokenizer(texts, table.vocab_size, folder, table.trainer)
     else:
         origin = table.path if table is not None else external_origin(recipe)
         assert origin is not None  # the recipe's check

@@ -1,10 +1,12 @@
 """The tokenizer: byte-level BPE in the format that `AutoTokenizer` loads."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, require_package
+from llmctl.recipe.schema import Trainer
 from llmctl.runs.files import staged_folder
 from llmctl.tokens.encoder import Encoder
 from llmctl.tokens.template import CHATML
@@ -17,13 +19,13 @@ SPECIAL_TOKENS = [END_OF_TEXT, PAD, TURN_START, TURN_END, "<|fim_prefix|>", "<|f
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, trainer: Trainer = "tokenizers") -> None:
     """Train on `texts` and write a folder that `AutoTokenizer.from_pretrained` loads, chat template included.
 
     `vocab_size` counts the special tokens, which have the first ids. The same texts in the same order give the same file.
 
     Raises:
-        UserError: there is no text.
+        UserError: there is no text, or `trainer` is not installed.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -36,13 +38,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=SPECIAL_TOKENS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    if trainer == "rustbpe":
+        tokenizer.model = models.BPE(*_trained_by_rustbpe(texts, vocab_size))
+        tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    else:
+        learner = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=SPECIAL_TOKENS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, learner)
     if tokenizer.get_vocab_size() <= len(SPECIAL_TOKENS) + 256:
         raise UserError("the tokenizer found nothing to learn: its sources hold no text")
     fast = PreTrainedTokenizerFast(
@@ -55,6 +61,40 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
     fast.chat_template = CHATML
     with staged_folder(out) as aside:
         fast.save_pretrained(aside)
+
+
+def _trained_by_rustbpe(texts: Iterable[str], vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges, in the characters that stand for bytes. Merges of equal counts come in another order than by
+    `tokenizers`."""
+    require_package("rustbpe", 'tokenizer.trainer = "rustbpe"')
+    import rustbpe
+
+    learner = rustbpe.Tokenizer()
+    learner.train_from_iterator(iter(texts), vocab_size - len(SPECIAL_TOKENS), pattern=SPLIT)
+    ranks = {bytes(token): rank for token, rank in learner.get_mergeable_ranks()}
+    shown = byte_characters()
+    written = {token: "".join(shown[byte] for byte in token) for token in ranks}
+    vocabulary = [*SPECIAL_TOKENS, *sorted(shown.values()), *(written[token] for token in ranks if len(token) > 1)]
+    merges = [tuple(written[part] for part in parts_of(token, ranks)) for token in ranks if len(token) > 1]
+    return {token: place for place, token in enumerate(vocabulary)}, merges  # type: ignore[return-value]
+
+
+def parts_of(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
+    """The two tokens that were merged to this one: what its bytes become by the merges before its own."""
+    parts = [bytes([byte]) for byte in token]
+    while len(parts) > 2:
+        pairs = [ranks.get(left + right, len(ranks)) for left, right in pairwise(parts)]
+        place = pairs.index(min(pairs))
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    return parts
+
+
+def byte_characters() -> dict[int, str]:
+    """The character that stands for each byte in byte-level BPE (Radford et al. 2019): itself where it can be seen, else one
+    from U+0100 on."""
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
 
 
 def load_tokenizer(path_or_name: str) -> Any:

@@ -1,5 +1,7 @@
 """The tokenizer and the chat mask."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from llmctl.errors import UserError
 from llmctl.tokens.chat_shards import write_chat_shards
 from llmctl.tokens.encoder import Encoder
 from llmctl.tokens.template import encode_conversation, end_of_turn_ids
-from llmctl.tokens.tokenizer import compression, load_tokenizer, train_tokenizer
+from llmctl.tokens.tokenizer import SPECIAL_TOKENS, compression, load_tokenizer, parts_of, train_tokenizer
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -89,3 +91,36 @@ def test_conversations_without_anything_to_learn_are_refused(tmp_path, tokenizer
             [Conversation(MESSAGES, "c1", "own", "own.jsonl:1")], tokenizer, tmp_path / "none", "assistant", max_tokens=5
         )
     assert not (tmp_path / "none").exists()
+
+
+def test_rustbpe_trains_as_well(tmp_path, texts):
+    pytest.importorskip("rustbpe", reason="the optional rustbpe package is not installed")
+    sizes = {}
+    for trainer in ("tokenizers", "rustbpe"):
+        train_tokenizer(iter(texts[:12]), 700, tmp_path / trainer, trainer)
+        tokenizer = load_tokenizer(str(tmp_path / trainer))
+        assert len(tokenizer) == 700
+        assert tokenizer.convert_tokens_to_ids(SPECIAL_TOKENS) == list(range(len(SPECIAL_TOKENS)))
+        ids, _ = Encoder(tokenizer)(texts[12:])
+        assert tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False) == "".join(texts[12:])
+        sizes[trainer] = len(ids)
+    assert sizes["rustbpe"] == pytest.approx(sizes["tokenizers"], rel=0.005)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.text("abc", min_size=1, max_size=8), min_size=1, max_size=8))
+def test_a_merge_is_taken_apart_as_it_was_made(words):
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    made = {}
+    for word in words:
+        parts = [bytes([byte]) for byte in word.encode()]
+        while len(parts) > 1:
+            known = [ranks.get(left + right, len(ranks)) for left, right in pairwise(parts)]
+            place = known.index(min(known))
+            merged = parts[place] + parts[place + 1]
+            if merged not in ranks:
+                made[merged] = parts[place : place + 2]
+                ranks[merged] = len(ranks)
+            parts[place : place + 2] = [merged]
+    for token, parts in made.items():
+        assert parts_of(token, ranks) == parts
