@@ -102,10 +102,56 @@ def curate(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke
     make(["corpus"], recipe, stage_options(set_, runs, smoke, None, None))
 
 
-@app.command()
-def tokenizer(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
+tokenizers = typer.Typer(help="Train a tokenizer, and look at what one makes of text.", no_args_is_help=True)
+app.add_typer(tokenizers, name="tokenizer")
+TokenizerName = Annotated[
+    str | None, typer.Argument(help="Tokenizer's folder, run, or hub name. Left out: the newest run's.", show_default=False)
+]
+
+
+@tokenizers.command("train")
+def train_tokenizer(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
     """Train the tokenizer of a recipe and print bytes per token for every source."""
     make(["tokenizer"], recipe, stage_options(set_, runs, smoke, None, None))
+
+
+@tokenizers.command("stats")
+def tokenizer_stats(
+    tokenizer: TokenizerName = None,
+    against: Annotated[list[str] | None, typer.Option(help="Another tokenizer beside it; may be repeated.")] = None,
+    text: Annotated[list[Path] | None, typer.Option(help="A text file to measure on, too; may be repeated.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a bar chart (.png, .svg).")] = None,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Bytes per token by language and domain. Example: llmctl tokenizer stats olmo_small --against openai-community/gpt2"""
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.stages.inspecting import tokenizer_statistics
+        from llmctl.views.tokenizers import plot_statistics, show_statistics
+
+        found = tokenizer_statistics([tokenizer, *(against or [])], text or [], RunStore(runs or default_root()))
+        show_statistics(found, json)
+        if plot is not None:
+            plot_statistics(found, plot)
+
+
+@tokenizers.command("show")
+def show_tokenizer(
+    text: Annotated[str, typer.Argument(help="Text; - reads it from standard input.")],
+    tokenizer: Annotated[str | None, typer.Option(help="As for stats.", show_default=False)] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Write the number of every token behind it.")] = False,
+    runs: Runs = None,
+) -> None:
+    """The tokens of a text in colour. Example: llmctl tokenizer show "def main():" """
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.stages.inspecting import find_tokenizer
+        from llmctl.tokens.tokenizer import load_tokenizer
+        from llmctl.views.tokenizers import show_tokens
+
+        folder, _ = find_tokenizer(RunStore(runs or default_root()), tokenizer)
+        show_tokens(load_tokenizer(folder), sys.stdin.read() if text == "-" else text, ids)
 
 
 @app.command()

@@ -69,7 +69,7 @@ def _trained_by_rustbpe(texts: Iterable[str], vocab_size: int) -> tuple[dict[str
     require_package("rustbpe", 'tokenizer.trainer = "rustbpe"')
     import rustbpe
 
-    learner = rustbpe.Tokenizer()
+    learner: Any = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     learner.train_from_iterator(iter(texts), vocab_size - len(SPECIAL_TOKENS), pattern=SPLIT)
     ranks = {bytes(token): rank for token, rank in learner.get_mergeable_ranks()}
     shown = byte_characters()
