@@ -35,9 +35,9 @@ class Interrupted(BaseException):
         self.exit_code = exit_code
 
 
-def require_package(package: str, what_for: str, install: str | None = None) -> None:
+def require_package(package: str, what_for: str) -> None:
     """Raises:
-    UserError: an optional package is not installed; `install` names it to pip where that is another name.
+    UserError: an optional package is not installed.
     """
     if find_spec(package) is None:
-        raise UserError(f"{what_for} needs a package that is not installed: pip install {install or package}")
+        raise UserError(f"{what_for} needs a package that is not installed: pip install {package}")

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import UserError, require_package
+from llmctl.errors import UserError
 
 PREFIX = "__label__"
 MOST_LABELS = 10  # of a text that are looked at, the likeliest
@@ -16,9 +16,8 @@ MOST_LABELS = 10  # of a text that are looked at, the likeliest
 @lru_cache(maxsize=4)
 def load_model(file: str) -> Any:
     """Raises:
-    UserError: there is no such file, it is no fastText model, or the package is not installed.
+    UserError: there is no such file, or it is no fastText model.
     """
-    require_package("fasttext", f"{file}: a fastText model", "fasttext-community")
     import fasttext
 
     if not Path(file).is_file():

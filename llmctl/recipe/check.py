@@ -56,6 +56,7 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
             yield ("corpus", "sources", name, "filter"), "a filter is for text, and this source holds conversations"
         yield from check_filter(source.filter, ("corpus", "sources", name, "filter"))
     yield from check_filter(recipe.corpus.filter, ("corpus", "filter"))
+    yield from check_classifiers(recipe)
 
 
 def check_filter(table: FilterTable | None, key: Key) -> Iterator[Problem]:
@@ -64,6 +65,32 @@ def check_filter(table: FilterTable | None, key: Key) -> Iterator[Problem]:
             (*key, "language_model"),
             f"language_model = {table.language_model!r}: no such file (seen from {Path.cwd()})",
         )
+
+
+def check_classifiers(recipe: Recipe) -> Iterator[Problem]:
+    corpus, texts = recipe.corpus, recipe.text_sources
+    for name, table in corpus.classifiers.items():
+        key: Key = ("corpus", "classifiers", name)
+        for label, places in table.labels.items():
+            for place in places:
+                if place not in texts and not Path(place).exists():
+                    yield (*key, "labels"), f"{label}: {place!r} is no text source ({', '.join(texts)}), no file and no folder"
+        if table.target is not None and table.target not in table.labels:
+            yield (*key, "target"), f"target = {table.target!r} is no label; there are {', '.join(table.labels)}"
+        if table.drop_lowest and table.target is None:
+            yield (*key, "drop_lowest"), "drop_lowest needs a target: the label whose probability is the score"
+        for source in set(table.sources) - set(texts):
+            yield (*key, "sources"), f"{source!r} is no text source; there are {', '.join(texts)}"
+    for name, source in corpus.sources.items():
+        if source.upsample is None:
+            continue
+        table = corpus.classifiers.get(source.upsample.classifier)
+        if table is None or table.target is None or (table.sources and name not in table.sources):
+            known = ", ".join(n for n, t in corpus.classifiers.items() if t.target is not None) or "none"
+            yield (
+                ("corpus", "sources", name, "upsample", "classifier"),
+                f"classifier = {source.upsample.classifier!r} gives {name!r} no score; classifiers with a target are: {known}",
+            )
 
 
 def check_tokenizer(recipe: Recipe, broken: Set[str]) -> Iterator[Problem]:

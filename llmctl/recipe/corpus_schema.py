@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from llmctl.recipe.classifier_schema import ClassifierTable, UpsampleTable
 from llmctl.recipe.fields import Place, Table, execution
 from llmctl.recipe.filter_schema import FilterTable
 from llmctl.recipe.quantities import Size
@@ -39,6 +40,8 @@ class SourceTable(Table):
     """What to do at a row that cannot be read: stop, or skip it and count it."""
     filter: FilterTable | None = None
     """Rules for the documents of this source, or the name of a profile. Left out: those of [corpus.filter]."""
+    upsample: UpsampleTable | None = None
+    """Repeat what scores high. Left out: every document once."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,6 +79,8 @@ class CorpusTable(Table):
     """Rules for the documents of text sources that have none of their own. Left out: every document passes."""
     dedup: DedupTable | None = None
     """Left out: only documents of the very same text are dropped."""
+    classifiers: dict[str, ClassifierTable] = {}
+    """Classifiers of quality and topic, by name."""
     engine: Engine = execution("native")
     """What steps over all documents run on: this machine's cores, or a Ray cluster (needs the `ray` extra)."""
     ray_address: str | None = execution(None)

@@ -24,7 +24,9 @@ def node(recipe: Recipe) -> Node:
     }
     filters = [table.filter, *(source.filter for source in table.sources.values())]
     models = [Path(rules.language_model) for rules in filters if rules is not None and rules.language_model is not None]
-    local |= {str(model): fingerprint_path(model) for model in models}
+    places = [place for classifier in table.classifiers.values() for found in classifier.labels.values() for place in found]
+    labelled = [Path(place) for place in places if place not in table.sources]
+    local |= {str(path): fingerprint_path(path) for path in models + labelled}
     identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local}
     return Node("corpus", "corpus", 2, (), identity, work)
 
@@ -41,8 +43,14 @@ def work(context: Context) -> Outcome:
         from llmctl.corpus.dedup import drop_copies
 
         drop_copies(out, context.recipe.text_sources, table, table.dedup, counts, attrition)
+    measures = {}
+    if table.classifiers:
+        from llmctl.corpus.scoring import score_corpus
+
+        measures = score_corpus(out, context.recipe.text_sources, table, counts, attrition)
     show(counts, attrition)
     stats = {name: dict(count) for name, count in counts.items()}
     write_json(out / "stats.json", stats)
     write_json(out / "attrition.json", attrition.rows())
-    return Outcome(["documents", "conversations"], kept=["stats.json", "attrition.json", "rejects"], metrics=stats)
+    kept = ["stats.json", "attrition.json", "rejects", "scores", "classifiers"]
+    return Outcome(["documents", "conversations"], kept=kept, metrics=stats | {"classifiers": measures})

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 
+import fasttext
 import numpy as np
 import pytest
 from helpers import curated
@@ -237,7 +238,6 @@ def test_filters_reach_the_corpus_with_what_they_dropped(tmp_path):
 
 
 def test_languages_are_told_by_a_model(tmp_path):
-    fasttext = pytest.importorskip("fasttext", reason="the optional fasttext package is not installed")
     swap = str.maketrans("abcdefghijklmnopqrstuvwxyz", "zyxwvutsrqponmlkjihgfedcba")
     lines = [line for seed in range(40) for line in prose(seed).splitlines()]
     labelled = [f"__label__en {line}" for line in lines] + [f"__label__xx {line.translate(swap)}" for line in lines]
@@ -258,7 +258,6 @@ def test_languages_are_told_by_a_model(tmp_path):
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path):
-    pytest.importorskip("fasttext", reason="the optional fasttext package is not installed")
     (tmp_path / "own.txt").write_text(prose())
     with pytest.raises(UserError, match=r"own.txt: no fastText model"):
         curated(

@@ -215,3 +215,24 @@ def test_a_mix_may_be_given_in_tokens(tmp_path):
     file.write_text(text.format(b='"much"'))
     with pytest.raises(RecipeError, match="expected a share for every source, or tokens for every source"):
         load_recipe(file)
+
+
+def test_mistakes_of_classifiers_are_told(write_recipe):
+    file = write_recipe("""
+        [corpus.sources.web]
+        path = "builtin:python-stdlib"
+        upsample = { classifier = "topic", size = "1MB" }
+        [corpus.classifiers.topic]
+        labels = { a = ["web"], b = ["nowhere"] }
+        drop_lowest = 0.1
+        [corpus.classifiers.quality]
+        labels = { a = ["web"], b = ["web"] }
+        target = "c"
+        sources = ["other"]
+    """)
+    message = errors(file)
+    assert "b: 'nowhere' is no text source (web), no file and no folder" in message
+    assert "drop_lowest needs a target" in message
+    assert "target = 'c' is no label; there are a, b" in message
+    assert "'other' is no text source; there are web" in message
+    assert "classifier = 'topic' gives 'web' no score; classifiers with a target are: quality" in message
