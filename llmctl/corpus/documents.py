@@ -23,6 +23,11 @@ class Document:
     path: str
     """Where it comes from, for people: a file relative to its source, `file:line`, or a row."""
 
+    @property
+    def size(self) -> int:
+        """UTF-8 bytes."""
+        return len(self.text.encode())
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -33,6 +38,11 @@ class Conversation:
     path: str
     kind: str = ""
     """What is asked, where the source knows it ("signature", "module", ...)."""
+
+    @property
+    def text(self) -> str:
+        """What is said, a turn after the other."""
+        return "\n".join(message["content"] for message in self.messages)
 
     @property
     def size(self) -> int:

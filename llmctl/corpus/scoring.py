@@ -1,9 +1,8 @@
 """Score a corpus's training documents by its classifiers, drop the lowest, and repeat the best."""
 
 import hashlib
-import os
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import numpy as np
 from llmctl import events
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.classifiers import Classifier, train
-from llmctl.corpus.documents import documents_file, read_documents, rejects_file, writing, writing_rows
+from llmctl.corpus.documents import read_documents
 from llmctl.corpus.engine import in_order, load_daft
 from llmctl.corpus.pool import writing_pool
+from llmctl.corpus.rewriting import rewriting
 from llmctl.corpus.snapshot import Counts
 from llmctl.corpus.upsampling import BUCKETS, Curve, solve
 from llmctl.recipe.corpus_schema import CorpusTable
@@ -127,25 +127,17 @@ def _rewrite(
         curve = solve(upsample.size / max(1, count["train_bytes"]), upsample.drop_lowest, upsample.most)
         times = curve(text_percentiles(np.array(columns[f"{upsample.classifier}_score"]), np.array(columns["bytes"])))
         _tell_curve(source, curve)
-    file = documents_file(corpus, source, "train")
-    aside = file.with_name(f"scored-{file.name}")
-    count["train_documents"] = count["train_bytes"] = 0
-    with writing(aside) as keep, writing_rows(rejects_file(corpus, source, "scores")) as reject:
-        for place, document in enumerate(read_documents(corpus, source, "train")):
-            size = len(document.text.encode())
+    with rewriting(corpus, source, "scores", count, attrition) as rewrite:
+        for place, document in enumerate(rewrite.items):
             low = next((c.name for c in classifiers if ranks[c.name][place] < c.table.drop_lowest), None)
             often = 1 if times is None else taken(float(times[place]), document.id)
             if low is not None or not often:
-                rule = f"low {low}" if low is not None else "not taken by upsampling"
                 judge = low or (upsample.classifier if upsample is not None else "")
-                reject(asdict(document) | {"rule": rule, "score": columns[f"{judge}_score"][place]})
-                attrition.add(source, "scores", rule, size)
+                rule = f"low {low}" if low is not None else "not taken by upsampling"
+                rewrite.drop(document, rule, {"score": columns[f"{judge}_score"][place]})
                 continue
             for copy in range(often):
-                keep(document if not copy else replace(document, id=f"{document.id}#{copy + 1}"))
-                count["train_documents"] += 1
-                count["train_bytes"] += size
-    os.replace(aside, file)
+                rewrite.keep(document if not copy else replace(document, id=f"{document.id}#{copy + 1}"))
 
 
 def taken(times: float, name: str) -> int:

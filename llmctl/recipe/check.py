@@ -57,6 +57,8 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
         yield from check_filter(source.filter, ("corpus", "sources", name, "filter"))
     yield from check_filter(recipe.corpus.filter, ("corpus", "filter"))
     yield from check_classifiers(recipe)
+    for name in set(recipe.corpus.decontaminate.sources) - set(recipe.corpus.sources):
+        yield ("corpus", "decontaminate", "sources"), f"{name!r} is no source; there are {', '.join(recipe.corpus.sources)}"
 
 
 def check_filter(table: FilterTable | None, key: Key) -> Iterator[Problem]:

@@ -68,6 +68,19 @@ class DedupTable(Table):
     """Which document of a cluster stays: the first in the order of sources and reading, or the longest."""
 
 
+class DecontaminateTable(Table):
+    """[corpus.decontaminate]: training text that holds questions of the suites of [eval] is dropped."""
+
+    on: bool = True
+    """Whether it is done."""
+    ngram: int = Field(default=8, ge=1)
+    """Words in an n-gram."""
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Share of a question's n-grams, answer included, from which a document holds the question."""
+    sources: list[str] = []
+    """Sources that are looked at. Empty: those that midtrain, longctx, sft and lora train on."""
+
+
 class CorpusTable(Table):
     """[corpus]: the text of the run, snapshot into it before anything else."""
 
@@ -79,6 +92,8 @@ class CorpusTable(Table):
     """Rules for the documents of text sources that have none of their own. Left out: every document passes."""
     dedup: DedupTable | None = None
     """Left out: only documents of the very same text are dropped."""
+    decontaminate: DecontaminateTable = DecontaminateTable()
+    """What holds questions of the evaluation."""
     classifiers: dict[str, ClassifierTable] = {}
     """Classifiers of quality and topic, by name."""
     engine: Engine = execution("native")

@@ -5,12 +5,14 @@ Takes: the sources named in `[corpus.sources]`. Leaves: `documents/` and `conver
 per source and split, and `stats.json`.
 """
 
+import sys
 from pathlib import Path
 
 from llmctl.recipe.graph import identity as identity_of
-from llmctl.recipe.schema import Recipe
+from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
+from llmctl.suites.suite import Suite
 
 BUILTIN, HUB = "builtin:", "hf:"
 
@@ -27,8 +29,28 @@ def node(recipe: Recipe) -> Node:
     places = [place for classifier in table.classifiers.values() for found in classifier.labels.values() for place in found]
     labelled = [Path(place) for place in places if place not in table.sources]
     local |= {str(path): fingerprint_path(path) for path in models + labelled}
-    identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local}
+    decontaminated = {"sources": sources_to_decontaminate(recipe), "suites": recipe.eval.suites}
+    identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local, "decontaminated": decontaminated}
     return Node("corpus", "corpus", 2, (), identity, work)
+
+
+def sources_to_decontaminate(recipe: Recipe) -> dict[str, bool]:
+    """Sources whose text is compared with the evaluation's questions, each with whether it holds conversations."""
+    table, sources = recipe.corpus.decontaminate, recipe.corpus.sources
+    if not table.on or not recipe.eval.suites or recipe.reference_source is None:
+        return {}
+    stages = [stage for stage in recipe.stages.values() if isinstance(stage, TrainTable) and stage.kind != "pretrain"]
+    wanted = table.sources or [name for stage in stages for name in (*stage.mix, *getattr(stage, "long_mix", ()))]
+    return {name: sources[name].kind == "chat" for name in sources if name in wanted}
+
+
+def all_questions(corpus: Path, recipe: Recipe) -> list[Suite]:
+    """The suites of the evaluation with every question that could be asked, whatever the number that is."""
+    from llmctl.corpus.documents import read_documents
+    from llmctl.suites.builtin import builtin_suites
+
+    documents = [(d.text, d.path) for d in read_documents(corpus, str(recipe.reference_source), "heldout")]
+    return builtin_suites(documents, recipe.seed, sys.maxsize, recipe.eval.suites)
 
 
 def work(context: Context) -> Outcome:
@@ -43,6 +65,11 @@ def work(context: Context) -> Outcome:
         from llmctl.corpus.dedup import drop_copies
 
         drop_copies(out, context.recipe.text_sources, table, table.dedup, counts, attrition)
+    looked_at = sources_to_decontaminate(context.recipe)
+    if looked_at:
+        from llmctl.corpus.decontamination import decontaminate
+
+        decontaminate(out, looked_at, all_questions(out, context.recipe), table.decontaminate, counts, attrition)
     measures = {}
     if table.classifiers:
         from llmctl.corpus.scoring import score_corpus
