@@ -3,15 +3,15 @@
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from llmctl import __version__
-from llmctl.errors import EXIT_CTRL_C, EXIT_FAILED, Interrupted, UserError
+from llmctl.cli_inspect import inspecting, tokenizers
+from llmctl.cli_options import Gpus, Json, Processes, RecipeFile, Runs, Set, Smoke, make, readable_errors, stage_options
+from llmctl.errors import EXIT_FAILED
 
 app = typer.Typer(
     name="llmctl",
@@ -20,64 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-RecipeFile = Annotated[Path | None, typer.Argument(help="Recipe (TOML). Left out: the newest run's.", show_default=False)]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set pretrain.lr=3e-4")]
-Runs = Annotated[Path | None, typer.Option("--runs", envvar="LLMCTL_RUNS", help="Folder of the runs.", show_default="./runs")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="The same graph shrunk: every stage in about two minutes.")]
-Gpus = Annotated[int | None, typer.Option("--gpus", min=1, help="Ranks to start on this machine, one a GPU.")]
-Processes = Annotated[int | None, typer.Option("--processes", min=1, help="Ranks to start on this machine's CPU.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """A user's mistake is one message on stderr and an exit code, never a traceback."""
-    try:
-        yield
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    except Interrupted as stop:
-        typer.echo(str(stop), err=True)
-        raise typer.Exit(stop.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
-        raise typer.Exit(EXIT_CTRL_C) from None
-
-
-def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any]) -> None:
-    """Make the stages of `kinds` (None: the whole recipe) and whatever comes before them."""
-    from llmctl.interrupts import raise_on_signals
-    from llmctl.stages.session import launched, open_run
-    from llmctl.views.progress import PlainScreen, screen
-    from llmctl.views.stage import recorded_on
-
-    # Of a launcher's ranks the first one alone speaks.
-    with readable_errors(), screen() if launched()[1] == 0 else nullcontext(PlainScreen()) as shown:
-        raise_on_signals()
-        ranks = chosen_ranks(options.pop("gpus"), options.pop("processes"))
-        opened = open_run(recipe, **options)
-        opened.make(kinds, ranks, recorded_on(shown, opened.recipe.tracking.tensorboard))
-
-
-def stage_options(
-    set_: list[str] | None, runs: Path | None, smoke: bool, gpus: int | None, processes: int | None
-) -> dict[str, Any]:
-    return {"overrides": set_ or [], "runs": runs, "smoke": smoke, "gpus": gpus, "processes": processes}
-
-
-def chosen_ranks(gpus: int | None, processes: int | None) -> int | None:
-    """Ranks to start, None: as the recipe says. With `processes` no GPU is used, whatever the machine has."""
-    if gpus is not None and processes is not None:
-        raise UserError("--gpus and --processes exclude each other")
-    if processes is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if gpus is not None:
-        from llmctl.train.distributed import require_gpus
-
-        require_gpus(gpus)
-    return gpus or processes
+app.add_typer(tokenizers, name="tokenizer")
+app.add_typer(inspecting, name="inspect")
 
 
 @app.command()
@@ -98,60 +42,8 @@ def run(
 
 @app.command()
 def curate(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
-    """Snapshot the sources of a recipe into the run."""
+    """Make the corpus of a recipe: read its sources, filter, hold out, drop copies, score."""
     make(["corpus"], recipe, stage_options(set_, runs, smoke, None, None))
-
-
-tokenizers = typer.Typer(help="Train a tokenizer, and look at what one makes of text.", no_args_is_help=True)
-app.add_typer(tokenizers, name="tokenizer")
-TokenizerName = Annotated[
-    str | None, typer.Argument(help="Tokenizer's folder, run, or hub name. Left out: the newest run's.", show_default=False)
-]
-
-
-@tokenizers.command("train")
-def train_tokenizer(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
-    """Train the tokenizer of a recipe and print bytes per token for every source."""
-    make(["tokenizer"], recipe, stage_options(set_, runs, smoke, None, None))
-
-
-@tokenizers.command("stats")
-def tokenizer_stats(
-    tokenizer: TokenizerName = None,
-    against: Annotated[list[str] | None, typer.Option(help="Another tokenizer beside it; may be repeated.")] = None,
-    text: Annotated[list[Path] | None, typer.Option(help="A text file to measure on, too; may be repeated.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a bar chart (.png, .svg).")] = None,
-    runs: Runs = None,
-    json: Json = False,
-) -> None:
-    """Bytes per token by language and domain. Example: llmctl tokenizer stats olmo_small --against openai-community/gpt2"""
-    with readable_errors():
-        from llmctl.runs.store import RunStore, default_root
-        from llmctl.stages.inspecting import tokenizer_statistics
-        from llmctl.views.tokenizers import plot_statistics, show_statistics
-
-        found = tokenizer_statistics([tokenizer, *(against or [])], text or [], RunStore(runs or default_root()))
-        show_statistics(found, json)
-        if plot is not None:
-            plot_statistics(found, plot)
-
-
-@tokenizers.command("show")
-def show_tokenizer(
-    text: Annotated[str, typer.Argument(help="Text; - reads it from standard input.")],
-    tokenizer: Annotated[str | None, typer.Option(help="As for stats.", show_default=False)] = None,
-    ids: Annotated[bool, typer.Option("--ids", help="Write the number of every token behind it.")] = False,
-    runs: Runs = None,
-) -> None:
-    """The tokens of a text in colour. Example: llmctl tokenizer show "def main():" """
-    with readable_errors():
-        from llmctl.runs.store import RunStore, default_root
-        from llmctl.stages.inspecting import find_tokenizer
-        from llmctl.tokens.tokenizer import load_tokenizer
-        from llmctl.views.tokenizers import show_tokens
-
-        folder, _ = find_tokenizer(RunStore(runs or default_root()), tokenizer)
-        show_tokens(load_tokenizer(folder), sys.stdin.read() if text == "-" else text, ids)
 
 
 @app.command()

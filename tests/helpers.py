@@ -49,7 +49,9 @@ def run_llmctl(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[s
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, **options)
 
 
-def curated(out: Path, heldout_fraction: float = 0.2, **sources: Any) -> tuple[dict[str, Any], dict[tuple[str, str], int]]:
+def curated(
+    out: Path, heldout_fraction: float = 0.2, mask: list[str] | None = None, **sources: Any
+) -> tuple[dict[str, Any], dict[tuple[str, str], int]]:
     """The corpus of these sources (their tables) below `out`: counts of each source, and documents left out by source and
     rule."""
     from llmctl.corpus.attrition import Attrition
@@ -58,6 +60,6 @@ def curated(out: Path, heldout_fraction: float = 0.2, **sources: Any) -> tuple[d
 
     out.mkdir(exist_ok=True)
     attrition = Attrition()
-    table = CorpusTable(heldout_fraction=heldout_fraction, sources=sources)
+    table = CorpusTable.model_validate({"heldout_fraction": heldout_fraction, "mask": mask or [], "sources": sources})
     counts = snapshot(table, 1, out, attrition)
     return dict(counts), {(row["source"], row["rule"]): row["documents"] for row in attrition.rows()}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from llmctl import events
@@ -10,9 +11,11 @@ from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.documents import Conversation, conversations_file, writing
 from llmctl.corpus.heldout import HeldOutLines, is_heldout, place_of
 from llmctl.corpus.local import Faults
+from llmctl.corpus.personal import masked
 from llmctl.corpus.shapes import KNOWN, as_messages
 from llmctl.corpus.sources import Source, asked_about, rows_of
 from llmctl.errors import UserError
+from llmctl.recipe.corpus_schema import CorpusTable
 
 BUILTIN_CHAT = {
     "builtin:python-docstrings": chat.docstring_conversations,
@@ -30,7 +33,7 @@ def hold_out_what_is_asked(sources: list[Source], fraction: float, heldout: Held
 
 
 def write_conversations(
-    source: Source, fraction: float, heldout: HeldOutLines, seed: int, out: Path, attrition: Attrition
+    source: Source, table: CorpusTable, heldout: HeldOutLines, seed: int, out: Path, attrition: Attrition
 ) -> Counter[str]:
     """Write a source's conversations; returns what is there by split and kind. Where none is held out by its name, the one
     nearest to it is.
@@ -50,7 +53,9 @@ def write_conversations(
             counts[f"{split}_bytes"] += conversation.size
             counts[f"kind_{conversation.kind or 'chat'}"] += 1
 
-        for conversation, held_out in _conversations(source, fraction, heldout, seed, attrition):
+        for conversation, held_out in _conversations(source, table.heldout_fraction, heldout, seed, attrition):
+            if table.mask:
+                conversation = _masked(conversation, table, counts)
             if held_out or counts["heldout_documents"]:
                 keep(conversation, held_out)
             elif nearest is None or place_of(conversation.id) < place_of(nearest.id):
@@ -66,6 +71,11 @@ def write_conversations(
     if not counts["train_documents"]:
         raise UserError(f"source {source.name!r} ({source.table.path}) holds no conversation to train on")
     return counts
+
+
+def _masked(conversation: Conversation, table: CorpusTable, counts: Counter[str]) -> Conversation:
+    turns = [turn | {"content": masked(turn["content"], table.mask, counts)} for turn in conversation.messages]
+    return replace(conversation, messages=turns)
 
 
 def _conversations(

@@ -22,6 +22,8 @@ class Document:
     source: str
     path: str
     """Where it comes from, for people: a file relative to its source, `file:line`, or a row."""
+    date: str = ""
+    """As its source has it; later dates sort after earlier ones."""
 
     @property
     def size(self) -> int:

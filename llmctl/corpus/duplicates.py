@@ -6,10 +6,12 @@ Olmo 3, arXiv 2512.13961, appendix A.2.2). Those that share one are compared by 
 joined into clusters, of which one document stays.
 """
 
+import os
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -43,6 +45,7 @@ def find_copies(
     normal = normalize(daft.col("text"), remove_punct=True, lowercase=True, white_space=True)
     frame = daft.read_parquet(str(pool)).with_column("normal", normal)
     columns = [daft.col("n"), daft.col("text").length_bytes().alias("bytes")]
+    columns += [daft.col("date")] if table.keep == "newest" else []
     columns += [hashed(daft.col("normal"), seed=seed).alias(f"hash{seed}") for seed in (0, 1)]
     if table.fuzzy:
         values = minhash(
@@ -50,21 +53,25 @@ def find_copies(
         )
         columns.append(band_hashes(daft, table)(values).alias("bands"))
     rows = frame.select(*columns).to_arrow().sort_by("n").combine_chunks()
-    sizes = rows["bytes"].to_numpy()
+    sizes, *hashes = (rows[name].to_numpy() for name in ("bytes", "hash0", "hash1"))
     # Places in the order in which documents are preferred.
-    order = np.argsort(-sizes, kind="stable") if table.keep == "longest" else np.arange(len(sizes))
-    digests = list(zip(rows["hash0"].to_pylist(), rows["hash1"].to_pylist(), strict=True))
-    copies = exact_copies(digests, order)
+    order = np.arange(len(sizes))
+    if table.keep == "longest":
+        order = np.argsort(-sizes, kind="stable")
+    elif table.keep == "newest":
+        _, ages = np.unique(rows["date"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+        order = np.argsort(-ages, kind="stable")
+    copies = exact_copies(hashes[0], hashes[1], order)
     if table.fuzzy:
         bands = rows["bands"].combine_chunks().flatten().to_numpy().reshape(len(sizes), table.bands)
-        buckets = shared_bands(bands, order, gone=copies)
-        wanted = sorted({int(place) for bucket in buckets for place in bucket})
-        candidates = frame.where(daft.col("n").is_in(wanted)).select(
-            daft.col("n"), sketches(daft, table.ngram)(daft.col("normal")).alias("sketch")
-        )
-        found = candidates.to_arrow() if wanted else None
-        sketch = dict(zip(found["n"].to_pylist(), map(as_array, found["sketch"]), strict=True)) if found else {}
-        near = near_copies(buckets, sketch, order, table.similarity)
+        del rows
+        here = np.array([place for place in order if int(place) not in copies], dtype=np.int64)
+        wanted = sharing_a_band(bands, here)
+        with Sketches(pool.with_suffix(".sketches"), len(sizes)) as sketch:
+            if wanted.any():
+                chosen = frame.where(places(daft, wanted)(daft.col("n")))
+                sketch.write(chosen.select(daft.col("n"), sketches(daft, table.ngram)(daft.col("normal")).alias("sketch")))
+            near = near_copies(shared_bands(bands, here), sketch, order, table.similarity)
         for place, copy in copies.items():
             if (other := near.get(copy.kept)) is not None:  # what was kept of equal documents is a near copy of another
                 copies[place] = replace(copy, kept=other.kept, similarity=other.similarity)
@@ -72,43 +79,79 @@ def find_copies(
     return copies, len(sizes)
 
 
-def as_array(values: Any) -> np.ndarray:
-    return values.values.to_numpy()
+def ranks(order: np.ndarray) -> np.ndarray:
+    """Where each place stands in an order."""
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank
 
 
-def exact_copies(digests: list[tuple[int, int]], order: np.ndarray) -> dict[int, Copy]:
-    """Copies among documents of these 128-bit hashes."""
-    first: dict[tuple[int, int], int] = {}
-    copies = {}
-    for place in map(int, order):
-        kept = first.setdefault(digests[place], place)
-        if kept != place:
+def exact_copies(first: np.ndarray, second: np.ndarray, order: np.ndarray) -> dict[int, Copy]:
+    """Copies among documents of these hashes of 64 bits each."""
+    by_hash = np.lexsort((ranks(order), second, first))
+    equal = (first[by_hash[1:]] == first[by_hash[:-1]]) & (second[by_hash[1:]] == second[by_hash[:-1]])
+    copies, kept = {}, -1
+    for place, again in zip(by_hash.tolist(), [False, *equal.tolist()], strict=False):
+        if again:
             copies[place] = Copy("exact copy", kept, 1.0)
+        else:
+            kept = place
     return copies
 
 
-def shared_bands(bands: np.ndarray, order: np.ndarray, gone: dict[int, Copy]) -> list[np.ndarray]:
-    """Places of the documents that share a band with another, band by band, the preferred ones first."""
-    here = np.array([place for place in order if int(place) not in gone], dtype=np.int64)
-    buckets, seen = [], set()
+def shared_bands(bands: np.ndarray, here: np.ndarray) -> Iterator[np.ndarray]:
+    """Of the places `here`, preferred ones first, those that share a band with another, band by band."""
     for band in range(bands.shape[1]):
         hashes = bands[here, band]
         by_hash = np.argsort(hashes, kind="stable")
         edges = np.concatenate([[0], np.flatnonzero(np.diff(hashes[by_hash])) + 1, [len(here)]])
         for run in np.flatnonzero(np.diff(edges) > 1):
-            bucket = here[by_hash[edges[run] : edges[run + 1]]]
-            if (key := bucket.tobytes()) not in seen:  # true copies share many bands
-                seen.add(key)
-                buckets.append(bucket)
-    return buckets
+            yield here[by_hash[edges[run] : edges[run + 1]]]
 
 
-def near_copies(
-    buckets: list[np.ndarray], sketch: dict[int, np.ndarray], order: np.ndarray, similarity: float
-) -> dict[int, Copy]:
+def sharing_a_band(bands: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """Which places are in one of `shared_bands`, bool."""
+    wanted = np.zeros(len(bands), dtype=bool)
+    for bucket in shared_bands(bands, here):
+        wanted[bucket] = True
+    return wanted
+
+
+class Sketches:
+    """Sketches of documents in a file that lasts as long as the block: of many documents they are larger than memory."""
+
+    def __init__(self, file: Path, documents: int) -> None:
+        self.file = file
+        self._starts, self._lengths = (np.zeros(documents, dtype=np.int64) for _ in range(2))
+
+    def __enter__(self) -> Self:
+        self._opened = self.file.open("w+b")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._opened.close()
+        self.file.unlink(missing_ok=True)
+
+    def write(self, frame: Any) -> None:
+        """Of a frame of `n` and `sketch`."""
+        at = 0
+        for batch in frame.to_arrow_iter():
+            column = batch["sketch"]
+            offsets = column.offsets.to_numpy()
+            column.values.slice(offsets[0], offsets[-1] - offsets[0]).to_numpy().tofile(self._opened)
+            places = batch["n"].to_numpy()
+            self._starts[places], self._lengths[places] = at + 8 * (offsets[:-1] - offsets[0]), np.diff(offsets)
+            at += 8 * int(offsets[-1] - offsets[0])
+        self._opened.flush()
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        data = os.pread(self._opened.fileno(), 8 * int(self._lengths[place]), int(self._starts[place]))
+        return np.frombuffer(data, dtype=np.uint64)
+
+
+def near_copies(buckets: Iterable[np.ndarray], sketch: Sketches, order: np.ndarray, similarity: float) -> dict[int, Copy]:
     """Join what shares a band and is similar; of each cluster all go but the preferred one."""
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
+    rank = ranks(order)
     parent: dict[int, int] = {}
     different: set[tuple[int, int]] = set()
 
@@ -176,6 +219,18 @@ def band_hashes(daft: Any, table: DedupTable) -> Any:
         return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(mixed.reshape(-1)))
 
     return of_signatures
+
+
+def places(daft: Any, wanted: np.ndarray) -> Any:
+    """Whether each place is `wanted`."""
+
+    @daft.func.batch(return_dtype=daft.DataType.bool())
+    def of_places(numbers: Any) -> Any:
+        import pyarrow
+
+        return pyarrow.array(wanted[numbers.to_arrow().to_numpy()])
+
+    return of_places
 
 
 def sketches(daft: Any, ngram: int) -> Any:

@@ -1,8 +1,9 @@
 """Read the sources of text, and drop what the filters do not let pass: on the engine, a batch of documents at a time."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.documents import Document, rejects_file, writing_rows
 from llmctl.corpus.engine import in_order, load_daft
 from llmctl.corpus.fasttext_models import load_model, share_of
+from llmctl.corpus.personal import masked
 from llmctl.corpus.pool import COLUMNS, writing_pool
 from llmctl.corpus.sources import Source, read_source
 from llmctl.recipe.corpus_schema import CorpusTable
@@ -18,8 +20,9 @@ from llmctl.recipe.filter_schema import FilterTable
 
 
 @contextmanager
-def gathered(source: Source, table: CorpusTable, out: Path, attrition: Attrition) -> Iterator[Path]:
-    """A source as a pool of documents that have passed its filter, for as long as the block lasts.
+def gathered(source: Source, table: CorpusTable, out: Path, attrition: Attrition, count: Counter[str]) -> Iterator[Path]:
+    """A source as a pool of documents that have passed its filter, for as long as the block lasts. `count` gets what was
+    masked in them.
 
     Raises:
         UserError: the source cannot be read.
@@ -30,6 +33,8 @@ def gathered(source: Source, table: CorpusTable, out: Path, attrition: Attrition
         size, most = 0, source.table.max_bytes
         with writing_pool(read) as write:
             for number, document in enumerate(read_source(source, attrition)):
+                if table.mask:
+                    document = replace(document, text=masked(document.text, table.mask, count))
                 write(document)
                 size += len(document.text)
                 if number % 200 == 0:
@@ -61,7 +66,7 @@ def filter_pool(
                 reject(asdict(document) | {"rule": verdict["rule"], "value": round(verdict["value"], 4)})
             elif verdict["text"] is not None:
                 attrition.add(name, "filter", "lines and phrases cut", size - len(verdict["text"].encode()), documents=0)
-                keep(Document(verdict["text"], document.id, document.source, document.path))
+                keep(replace(document, text=verdict["text"]))
             else:
                 keep(document)
             if number % 200 == 0:

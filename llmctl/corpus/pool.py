@@ -8,7 +8,7 @@ from typing import Any
 from llmctl.corpus.documents import Document
 
 GROUP_DOCUMENTS, GROUP_BYTES = 2_000, 8_000_000  # of a row group, which is what is handed to the engine at a time
-COLUMNS = ("id", "text", "source", "path")
+COLUMNS = ("id", "text", "source", "path", "date")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from llmctl.corpus.conversations import hold_out_what_is_asked, write_conversati
 from llmctl.corpus.documents import Document, documents_file, writing
 from llmctl.corpus.filtering import gathered
 from llmctl.corpus.heldout import HeldOutLines, is_heldout, parted, place_of
+from llmctl.corpus.personal import MASKS
 from llmctl.corpus.pool import read_pool
 from llmctl.corpus.sources import Source
 from llmctl.errors import UserError
@@ -31,7 +32,11 @@ def snapshot(table: CorpusTable, seed: int, out: Path, attrition: Attrition) -> 
     sources = [Source(name, source) for name, source in table.sources.items()]
     split = Split(table.heldout_fraction, out, attrition, {source.name: Counter() for source in sources})
     with ExitStack() as stack:
-        texts = [(s, stack.enter_context(gathered(s, table, out, attrition))) for s in sources if not s.is_chat]
+        texts = [
+            (source, stack.enter_context(gathered(source, table, out, attrition, split.counts[source.name])))
+            for source in sources
+            if not source.is_chat
+        ]
         # What is held out of all sources first: a training document may be a copy of one of any source.
         chosen = [split.hold_out(source, file) for source, file in texts]
         hold_out_what_is_asked(sources, table.heldout_fraction, split.heldout)
@@ -39,7 +44,7 @@ def snapshot(table: CorpusTable, seed: int, out: Path, attrition: Attrition) -> 
             split.keep_the_rest(source, file, names)
     for source in sources:
         if source.is_chat:
-            split.counts[source.name] = write_conversations(source, table.heldout_fraction, split.heldout, seed, out, attrition)
+            split.counts[source.name] = write_conversations(source, table, split.heldout, seed, out, attrition)
     return split.counts
 
 
@@ -125,3 +130,6 @@ def show(counts: Counts, attrition: Attrition) -> None:
     ]
     events.emit(events.Table("corpus", ("source", "documents", "text", "held out", "its text"), tuple(rows)))
     attrition.show(counts)
+    found = [(name, kind, count[f"masked_{kind}"]) for name, count in counts.items() for kind in MASKS]
+    if rows := tuple((name, kind, f"{number:,}") for name, kind, number in found if number):
+        events.emit(events.Table("personal data masked", ("source", "kind", "places"), rows))

@@ -57,7 +57,8 @@ def read_source(source: Source, attrition: Attrition) -> Iterator[Document]:
             continue
         if table.max_bytes is not None and used > table.max_bytes:
             break
-        yield Document(text, f"{source.name}/{row.get('id') or Path(place).name}", source.name, place)
+        date = str(row.get(table.date_field) or "") if table.date_field else ""
+        yield Document(text, f"{source.name}/{row.get('id') or Path(place).name}", source.name, place, date)
     if faults.skipped:
         attrition.add(source.name, "read", "unreadable", 0, faults.skipped)
 

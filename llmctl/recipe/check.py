@@ -57,6 +57,9 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
         yield from check_filter(source.filter, ("corpus", "sources", name, "filter"))
     yield from check_filter(recipe.corpus.filter, ("corpus", "filter"))
     yield from check_classifiers(recipe)
+    dedup = recipe.corpus.dedup
+    if dedup is not None and dedup.keep == "newest" and not any(s.date_field for s in recipe.corpus.sources.values()):
+        yield ("corpus", "dedup", "keep"), 'keep = "newest" needs a source with a date_field'
     for name in set(recipe.corpus.decontaminate.sources) - set(recipe.corpus.sources):
         yield ("corpus", "decontaminate", "sources"), f"{name!r} is no source; there are {', '.join(recipe.corpus.sources)}"
 
@@ -209,6 +212,11 @@ def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
             'use zero_stage = 0, or optimizer = "adamw"',
         )
     yield from check_moments(recipe, stage)
+    if stage.infilling is not None:
+        if isinstance(stage, ChatTable):
+            yield "infilling", "infilling is for text, and this stage trains on conversations"
+        for name in set(stage.infilling.sources) - set(stage.mix):
+            yield "infilling.sources", f"{name!r} is not in the mix of {', '.join(stage.mix)}"
     if isinstance(stage, LongContextTable):
         yield from check_context(recipe, stage)
     if isinstance(stage, LoraTable) and recipe.model is not None:

@@ -32,6 +32,8 @@ class SourceTable(Table):
     """Bytes of text to take at most, from the beginning; of the built-in sources, files from all over them."""
     text_field: str = "text"
     """Field of a JSON row or Parquet column that holds the text."""
+    date_field: str | None = None
+    """Field that says when a document is from, for `keep = "newest"`; dates as 2025-01-31."""
     split: str = "train"
     """Split of a Hugging Face data set."""
     subset: str | None = None
@@ -64,8 +66,9 @@ class DedupTable(Table):
     """MinHash values in a band. Olmo 3: 26 bands of 11, which finds 90 % of the pairs of similarity 0.8 and 9 % at 0.6."""
     similarity: float = Field(default=0.8, gt=0, le=1)
     """Share of common n-grams (Jaccard) from which two documents are near copies."""
-    keep: Literal["first", "longest"] = "first"
-    """Which document of a cluster stays: the first in the order of sources and reading, or the longest."""
+    keep: Literal["first", "longest", "newest"] = "first"
+    """Which document of a cluster stays: the first in the order of sources and reading, the longest, or the newest by
+    `date_field`. Olmo 3 keeps the newest."""
 
 
 class DecontaminateTable(Table):
@@ -78,7 +81,7 @@ class DecontaminateTable(Table):
     share: float = Field(default=0.5, gt=0, le=1)
     """Share of a question's n-grams, answer included, from which a document holds the question."""
     sources: list[str] = []
-    """Sources that are looked at. Empty: those that midtrain, longctx, sft and lora train on."""
+    """Sources that are looked at. Empty: those that midtrain, longctx, sft and lora train on and pretrain does not, as Olmo 3."""
 
 
 class CorpusTable(Table):
@@ -88,6 +91,8 @@ class CorpusTable(Table):
     """Share of the documents that no stage trains on, chosen by the hash of their name; at least one of every source."""
     sources: dict[str, SourceTable] = {}
     """The sources by name."""
+    mask: list[Literal["email", "ip", "phone"]] = []
+    """Personal data that is masked in documents and conversations."""
     filter: FilterTable | None = None
     """Rules for the documents of text sources that have none of their own. Left out: every document passes."""
     dedup: DedupTable | None = None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from llmctl.recipe.corpus_schema import TEXT_BUILTINS, CorpusTable
-from llmctl.recipe.fields import NAME, Place, Rate, Table, execution
+from llmctl.recipe.fields import NAME, Place, Rate, Share, Table, execution
 from llmctl.recipe.quantities import Length, Size, Tokens
 
 RESERVED = ("corpus", "tokenizer", "tokens", "eval")
@@ -94,6 +94,19 @@ class StageTable(Table):
     Left out: the nearest stage before it; pretrain makes a new model."""
 
 
+class InfillingTable(Table):
+    """[STAGE.infilling]: documents with their middle moved to the end (PSM, SPM), for code."""
+
+    sources: list[str] = Field(min_length=1)
+    """Sources of the mix whose documents are transformed."""
+    rate: Share = 0.5
+    """Share of their documents."""
+    spm_rate: Share = 0.5
+    """Share of these that begins with the suffix."""
+    min_characters: int = Field(default=100, ge=3)
+    """Shorter documents stay as they are."""
+
+
 class TrainTable(StageTable):
     """What every stage that trains has."""
 
@@ -117,6 +130,8 @@ class TrainTable(StageTable):
     """concat: documents one after the other, cut into rows. best_fit: whole documents fitted into rows, padded."""
     document_boundaries: bool = False
     """Whether attention, positions and loss stop at document boundaries inside a row."""
+    infilling: InfillingTable | None = None
+    """Documents with their middle moved to the end. Left out: as they are."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: Muon on the matrices of the blocks, AdamW on the rest."""
     lr: float = Field(3e-4, gt=0)

@@ -8,6 +8,7 @@ per source and split, and `stats.json`.
 import sys
 from pathlib import Path
 
+from llmctl import events
 from llmctl.recipe.graph import identity as identity_of
 from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.runs.keys import fingerprint_path
@@ -39,9 +40,14 @@ def sources_to_decontaminate(recipe: Recipe) -> dict[str, bool]:
     table, sources = recipe.corpus.decontaminate, recipe.corpus.sources
     if not table.on or not recipe.eval.suites or recipe.reference_source is None:
         return {}
-    stages = [stage for stage in recipe.stages.values() if isinstance(stage, TrainTable) and stage.kind != "pretrain"]
-    wanted = table.sources or [name for stage in stages for name in (*stage.mix, *getattr(stage, "long_mix", ()))]
+    stages = [stage for stage in recipe.stages.values() if isinstance(stage, TrainTable)]
+    first, later = ({n for s in stages if (s.kind == "pretrain") == at for n in sources_of(s)} for at in (True, False))
+    wanted = set(table.sources) or later - first
     return {name: sources[name].kind == "chat" for name in sources if name in wanted}
+
+
+def sources_of(stage: TrainTable) -> list[str]:
+    return [*stage.mix, *getattr(stage, "long_mix", ())]
 
 
 def all_questions(corpus: Path, recipe: Recipe) -> list[Suite]:
@@ -55,6 +61,7 @@ def all_questions(corpus: Path, recipe: Recipe) -> list[Suite]:
 
 def work(context: Context) -> Outcome:
     from llmctl.corpus.attrition import Attrition
+    from llmctl.corpus.page import write_page
     from llmctl.corpus.snapshot import show, snapshot
     from llmctl.runs.files import write_json
 
@@ -79,5 +86,7 @@ def work(context: Context) -> Outcome:
     stats = {name: dict(count) for name, count in counts.items()}
     write_json(out / "stats.json", stats)
     write_json(out / "attrition.json", attrition.rows())
-    kept = ["stats.json", "attrition.json", "rejects", "scores", "classifiers"]
+    write_page(out, context.recipe, stats, attrition.rows())
+    events.say(f"what is there and what was left out, with samples: {out / 'corpus.html'}")
+    kept = ["stats.json", "attrition.json", "corpus.html", "rejects", "scores", "classifiers"]
     return Outcome(["documents", "conversations"], kept=kept, metrics=stats | {"classifiers": measures})

@@ -1,4 +1,4 @@
-"""Looks at what a run holds that are no stages: tokenizers."""
+"""Looks at what a run holds beside its models: corpora and tokenizers."""
 
 import sys
 from itertools import islice
@@ -13,25 +13,29 @@ from llmctl.runs.store import RunStore
 SAMPLE_DOCUMENTS = 100  # of each source's held-out text
 
 
-def newest_tokenizer(store: RunStore, run: str | None) -> Artifact:
-    """The newest tokenizer of a run, or of the newest run that has one.
+def newest(store: RunStore, stage: str, run: str | None, otherwise: str) -> Artifact:
+    """The newest finished artifact of a stage, of one run or of all.
+
+    Raises:
+        UserError: there is none; `otherwise` says what to do.
+    """
+    runs = [one for one in store.runs() if run in (None, one.name)]
+    found = [artifact for one in runs for artifact in one.artifacts if artifact.done and artifact.stage == stage]
+    if not found:
+        raise UserError(f"{store.root / run if run else store.root}: no {stage} yet; {otherwise}")
+    return max(found, key=lambda artifact: artifact.manifest["ended"])
+
+
+def find_corpus(store: RunStore, run: str | None) -> Artifact:
+    """The newest corpus of a run, or of all runs, which is named.
 
     Raises:
         UserError: there is none.
     """
-    found = [
-        artifact
-        for one in store.runs()
-        if run in (None, one.name)
-        for artifact in one.artifacts
-        if artifact.done and artifact.stage == "tokenizer"
-    ]
-    if not found:
-        raise UserError(
-            f"{store.root / run if run else store.root}: no tokenizer yet; make one with `llmctl tokenizer train RECIPE`, or "
-            "name a tokenizer's folder"
-        )
-    return max(found, key=lambda artifact: artifact.manifest["ended"])
+    artifact = newest(store, "corpus", run, "make one with `llmctl curate RECIPE`")
+    if run is None:
+        print(f"no run given: the newest corpus is that of {artifact.run} ({artifact.folder})", file=sys.stderr)
+    return artifact
 
 
 def find_tokenizer(store: RunStore, name: str | None) -> tuple[str, Artifact | None]:
@@ -52,7 +56,8 @@ def find_tokenizer(store: RunStore, name: str | None) -> tuple[str, Artifact | N
                 return name, None
             known = ", ".join(run.name for run in store.runs()) or "none"
             raise UserError(f"{name!r} is no tokenizer's folder, no hub name and no run in {store.root}; runs are: {known}")
-    artifact = newest_tokenizer(store, name)
+    how = "make one with `llmctl tokenizer train RECIPE`, or name a tokenizer's folder"
+    artifact = newest(store, "tokenizer", name, how)
     if name is None:
         print(f"no tokenizer given: the newest is that of {artifact.run} ({artifact.folder})", file=sys.stderr)
     return str(artifact.folder / "tokenizer"), artifact

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from llmctl import events
-from llmctl.recipe.schema import Recipe
+from llmctl.recipe.schema import InfillingTable, Recipe
 from llmctl.stages.node import Context, Node, Outcome
 
 
@@ -17,27 +17,31 @@ def node(recipe: Recipe) -> Node:
 
 
 def work(context: Context) -> Outcome:
-    from llmctl.runs.files import read_json
     from llmctl.tokens.shards import TokenShards
-    from llmctl.tokens.text_shards import TextShards
 
     corpus, folder = context.parents["corpus"].folder, context.artifact.folder
     tokenizer = str(context.parents["tokenizer"].folder / "tokenizer")
-    sizes = read_json(corpus / "stats.json")
     rows, metrics = [], {}
     for name in context.recipe.text_sources:
-        out = folder / "shards" / name
-        if not out.exists():  # written aside and renamed, so that one that is there is whole
-            documents = partial(_written, corpus, name)
-            TextShards(tokenizer, out).write(documents, sizes[name]["train_bytes"])
-        shards = TokenShards(out)
+        shards = TokenShards(tokenise(corpus, name, tokenizer, folder / "shards" / name))
         metrics[f"tokens/{name}"] = shards.tokens
         rows.append((name, f"{shards.documents:,}", f"{shards.tokens:,}", f"{shards.bytes / max(1, shards.tokens):.2f}"))
     events.emit(events.Table("training tokens", ("source", "documents", "tokens", "bytes per token"), tuple(rows)))
     return Outcome(["shards"], metrics=metrics)
 
 
-def _written(corpus: Path, name: str) -> Iterator[tuple[str, str, str]]:
+def tokenise(corpus: Path, source: str, tokenizer: str, out: Path, infilling: InfillingTable | None = None) -> Path:
+    """The token shards `out` of a source's training documents, made where they are not there yet."""
+    from llmctl.runs.files import read_json
+    from llmctl.tokens.text_shards import TextShards
+
+    if not out.exists():  # it gets its name when it is whole
+        size = read_json(corpus / "stats.json")[source]["train_bytes"]
+        TextShards(tokenizer, out, infilling=infilling).write(partial(_written, corpus, source), size)
+    return out
+
+
+def _written(corpus: Path, source: str) -> Iterator[tuple[str, str, str]]:
     from llmctl.corpus.documents import read_documents
 
-    return ((document.id, document.text, document.path) for document in read_documents(corpus, name, "train"))
+    return ((document.id, document.text, document.path) for document in read_documents(corpus, source, "train"))

@@ -82,7 +82,13 @@ class Stage:
         return self.table.from_
 
     def shards(self, source: str) -> Path:
-        return self.context.parents["tokens"].folder / "shards" / source
+        """Token shards of a source of text; of one whose middles are moved, made in the stage's own folder."""
+        infilling = self.table.infilling
+        if infilling is None or source not in infilling.sources:
+            return self.context.parents["tokens"].folder / "shards" / source
+        from llmctl.stages.tokens import tokenise
+
+        return tokenise(self.corpus, source, str(self.tokenizer), self.folder / "data" / source, infilling)
 
 
 def specialty(kind: str) -> Specialty:

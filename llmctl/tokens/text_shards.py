@@ -9,7 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -22,12 +22,15 @@ import numpy as np
 
 from llmctl import events
 from llmctl.errors import StageFailed
+from llmctl.recipe.schema import InfillingTable
 from llmctl.runs.files import read_json, sync, write_json
 from llmctl.tokens.encoder import Encoder
+from llmctl.tokens.infilling import Piece, marks, pieces
 from llmctl.tokens.shards import PartWriter, kind_of_ids, part_name, write_meta
 from llmctl.tokens.tokenizer import load_tokenizer
 
 PART_BYTES = 128_000_000  # of text; a worker holds a part and its ids in memory, about four times as much
+MOST_PARTS = 512  # files that are open at a time while documents are scattered
 BATCH_CHARACTERS = 4_000_000  # encoded together
 
 Written = tuple[str, str, str]
@@ -44,6 +47,8 @@ class TextShards:
     part_bytes: int = PART_BYTES
     workers: int | None = None
     """Processes. None: one for each core, as far as there are parts."""
+    infilling: InfillingTable | None = None
+    """Documents whose middle is moved to the end."""
 
     @property
     def _aside(self) -> Path:
@@ -57,12 +62,12 @@ class TextShards:
         """
         if (self._aside / "meta.json").exists():  # stopped while it got its name
             return self._give_name()
-        parts = max(1, -(-size // self.part_bytes))
+        parts = min(MOST_PARTS, max(1, -(-size // self.part_bytes)))
         plan = {"tokenizer": self.tokenizer, "parts": parts, "bytes": size}
         if not self._scattered(plan):
             self._scatter(documents(), parts, size)
             write_json(self._aside / "plan.json", plan)
-        work = partial(write_part, self.tokenizer, self._aside)
+        work = partial(write_part, self.tokenizer, self._aside, infilling=self.infilling)
         missing = [part for part in range(parts) if not _done_file(self._aside, part).exists()]
         workers = min(len(missing), self.workers or os.cpu_count() or 1)
         if workers > 1:
@@ -123,13 +128,14 @@ def _done_file(folder: Path, part: int) -> Path:
     return folder / f"{part_name(part)}.json"
 
 
-def write_part(tokenizer_folder: str, folder: Path, part: int) -> None:
+def write_part(tokenizer_folder: str, folder: Path, part: int, infilling: InfillingTable | None = None) -> None:
     """Tokenise what was scattered to a part. In a process of its own: it takes names, not objects."""
     tokenizer = load_tokenizer(tokenizer_folder)
-    encode, end = Encoder(tokenizer), tokenizer.eos_token_id
+    encode = Encoder(tokenizer)
     with _scatter_file(folder, part).open(encoding="utf-8") as file:
         documents = sorted(json.loads(line) for line in file)
     writer = PartWriter(folder, part, kind_of_ids(tokenizer))
+    ids = marks(tokenizer) if infilling is not None else None
     first = 0
     while first < len(documents):
         last, size = first, 0
@@ -137,10 +143,22 @@ def write_part(tokenizer_folder: str, folder: Path, part: int) -> None:
             size += len(documents[last][3])
             last += 1
         batch = documents[first:last]
-        ids, lengths = encode([text for *_, text in batch])
-        for (_, name, path, text), mine in zip(batch, np.split(ids, np.cumsum(lengths)[:-1]), strict=True):
-            writer.add(np.append(mine, np.uint32(end)), name, path, len(text.encode()))
+        written = [
+            pieces(name, text, infilling, ids) if infilling is not None and ids is not None else [text]
+            for _, name, _, text in batch
+        ]
+        for (_, name, path, text), tokens in zip(batch, _joined(encode, written, tokenizer.eos_token_id), strict=True):
+            writer.add(tokens, name, path, len(text.encode()))
         first = last
     done = writer.close() | {"lengths": writer.lengths}
     write_json(_done_file(folder, part), done)
     _scatter_file(folder, part).unlink()
+
+
+def _joined(encode: Encoder, documents: list[list[Piece]], end: int) -> Iterator[np.ndarray]:
+    """Ids of each document, its pieces encoded and the end-of-text token after them."""
+    ids, lengths = encode([piece for document in documents for piece in document if isinstance(piece, str)])
+    texts = iter(np.split(ids, np.cumsum(lengths)[:-1]))
+    for document in documents:
+        parts = [next(texts) if isinstance(piece, str) else np.array([piece], np.uint32) for piece in document]
+        yield np.concatenate([*parts, np.array([end], np.uint32)])

@@ -94,6 +94,8 @@ def test_the_share_is_that_of_the_different_ngrams(asked, document):
 
 
 MIDTRAIN = """
+[corpus.decontaminate]
+sources = ["code"]
 [midtrain]
 tokens = 512
 seq_len = 64

@@ -8,8 +8,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -19,6 +17,7 @@ from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.dedup import drop_copies
 from llmctl.corpus.documents import Document, documents_file, read_documents, rejects_file, writing
 from llmctl.corpus.duplicates import find_copies, jaccard, ngram_hashes
+from llmctl.corpus.pool import writing_pool
 from llmctl.recipe.corpus_schema import CorpusTable, DedupTable
 
 LETTERS = st.lists(st.sampled_from("abcdefgh"), min_size=6, max_size=80)
@@ -38,10 +37,11 @@ def changed(text: str, share: float, seed: int) -> str:
     return " ".join(words)
 
 
-def pool_of(folder: Path, texts: list[str]) -> Path:
+def pool_of(folder: Path, texts: list[str], dates: list[str] | None = None) -> Path:
     file = folder / "pool.parquet"
-    schema = pyarrow.schema([("n", pyarrow.int64()), ("text", pyarrow.large_string())])
-    pyarrow.parquet.write_table(pyarrow.table([list(range(len(texts))), texts], schema=schema), file)
+    with writing_pool(file) as write:
+        for number, text in enumerate(texts):
+            write(Document(text, f"d{number}", "own", f"own:{number}", dates[number] if dates else ""))
     return file
 
 
@@ -75,6 +75,15 @@ def test_the_first_stays_or_the_longest(tmp_path):
     file = pool_of(tmp_path, [text, text + " and a word more", text_of(2)])
     assert set(find_copies(file, DedupTable())[0]) == {1}
     assert set(find_copies(file, DedupTable(keep="longest"))[0]) == {0}
+
+
+def test_the_newest_stays_of_equally_old_ones_the_first(tmp_path):
+    text, newest = text_of(1), DedupTable(keep="newest")
+    texts = [text, text.upper(), text + " and a word more", text]
+    dated = pool_of(tmp_path, texts, ["2024-01-02", "2023-05-06", "2025-01-01", ""])
+    assert set(find_copies(dated, newest)[0]) == {0, 1, 3}
+    dated = pool_of(tmp_path, [text, text.upper(), text_of(5)], ["2024-01-02", "2024-01-02", ""])
+    assert set(find_copies(dated, newest)[0]) == {1}
 
 
 def test_what_stays_for_a_copy_is_there(tmp_path):

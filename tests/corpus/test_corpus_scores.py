@@ -105,10 +105,9 @@ def test_a_classifier_is_measured_on_what_it_has_not_seen(corpus):
 def test_scores_drop_the_lowest_and_repeat_the_best(corpus):
     folder, counts = corpus
     upsample = {"classifier": "quality", "size": 150_000, "drop_lowest": 0.5, "most": 6}
-    table = CorpusTable(
-        sources={"web": {"path": "x", "upsample": upsample}, "books": {"path": "y"}},
-        classifiers={"quality": table_of(folder, target="good", sources=["web"], drop_lowest=0.1).model_dump()},
-    )
+    quality = table_of(folder, target="good", sources=["web"], drop_lowest=0.1)
+    sources = {"web": {"path": "x", "upsample": upsample}, "books": {"path": "y"}}
+    table = CorpusTable.model_validate({"sources": sources, "classifiers": {"quality": quality.model_dump()}})
     before = {d.id: d.text for d in read_documents(folder, "web", "train")}
     attrition = Attrition()
     score_corpus(folder, ["web", "books"], table, counts, attrition)

@@ -138,11 +138,11 @@ def test_finished_parts_are_kept_when_it_is_stopped(tmp_path, tokenizer_folder, 
     making = TextShards(str(tokenizer_folder), tmp_path / "own", part_bytes=size_of(texts) // 3, workers=1)
     real, made = text_shards.write_part, []
 
-    def stopping(tokenizer, folder, part):
+    def stopping(tokenizer, folder, part, infilling):
         if part == 2 and not made.count("again"):
             raise KeyboardInterrupt
         made.append(part)
-        real(tokenizer, folder, part)
+        real(tokenizer, folder, part, infilling)
 
     monkeypatch.setattr(text_shards, "write_part", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -176,7 +176,7 @@ from pathlib import Path
 from llmctl.errors import StageFailed
 from llmctl.tokens import text_shards
 
-def killed(tokenizer, folder, part):
+def killed(tokenizer, folder, part, infilling):
     os.kill(os.getpid(), 9)
 
 if __name__ == "__main__":

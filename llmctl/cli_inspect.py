@@ -1,0 +1,85 @@
+"""`llmctl tokenizer ...` and `llmctl inspect ...`: looks at what a run is made of."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmctl.cli_options import Json, RecipeFile, Runs, Set, Smoke, make, readable_errors, stage_options
+
+tokenizers = typer.Typer(help="Train a tokenizer, and look at what one makes of text.", no_args_is_help=True)
+TokenizerName = Annotated[
+    str | None, typer.Argument(help="Tokenizer's folder, run, or hub name. Left out: the newest run's.", show_default=False)
+]
+
+
+@tokenizers.command("train")
+def train_tokenizer(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
+    """Train the tokenizer of a recipe and print bytes per token for every source."""
+    make(["tokenizer"], recipe, stage_options(set_, runs, smoke, None, None))
+
+
+@tokenizers.command("stats")
+def tokenizer_stats(
+    tokenizer: TokenizerName = None,
+    against: Annotated[list[str] | None, typer.Option(help="Another tokenizer beside it; may be repeated.")] = None,
+    text: Annotated[list[Path] | None, typer.Option(help="A text file to measure on, too; may be repeated.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a bar chart (.png, .svg).")] = None,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Bytes per token by language and domain. Example: llmctl tokenizer stats olmo_small --against openai-community/gpt2"""
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.stages.inspecting import tokenizer_statistics
+        from llmctl.views.tokenizers import plot_statistics, show_statistics
+
+        found = tokenizer_statistics([tokenizer, *(against or [])], text or [], RunStore(runs or default_root()))
+        show_statistics(found, json)
+        if plot is not None:
+            plot_statistics(found, plot)
+
+
+@tokenizers.command("show")
+def show_tokenizer(
+    text: Annotated[str, typer.Argument(help="Text; - reads it from standard input.")],
+    tokenizer: Annotated[str | None, typer.Option(help="As for stats.", show_default=False)] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Write the number of every token behind it.")] = False,
+    runs: Runs = None,
+) -> None:
+    """The tokens of a text in colour. Example: llmctl tokenizer show "def main():" """
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.stages.inspecting import find_tokenizer
+        from llmctl.tokens.tokenizer import load_tokenizer
+        from llmctl.views.tokenizers import show_tokens
+
+        folder, _ = find_tokenizer(RunStore(runs or default_root()), tokenizer)
+        show_tokens(load_tokenizer(folder), sys.stdin.read() if text == "-" else text, ids)
+
+
+inspecting = typer.Typer(help="Look at what a run is made of.", no_args_is_help=True)
+
+
+@inspecting.command("corpus")
+def inspect_corpus(
+    run: Annotated[str | None, typer.Argument(help="Run. Left out: the one with the newest corpus.", show_default=False)] = None,
+    source: Annotated[str | None, typer.Option(help="One source alone.", show_default=False)] = None,
+    heldout: Annotated[bool, typer.Option("--heldout", help="What is held out instead of what is trained on.")] = False,
+    rejects: Annotated[
+        str | None, typer.Option(metavar="RULE", help="What was dropped by rules with this in their name; '' for all.")
+    ] = None,
+    find: Annotated[str | None, typer.Option(help="Only documents with this text in them.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Documents to show at most.")] = 20,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Page through documents with their scores. Example: llmctl inspect corpus olmo_small --rejects copies"""
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.stages.inspecting import find_corpus
+        from llmctl.views.corpus import show_corpus
+
+        corpus = find_corpus(RunStore(runs or default_root()), run)
+        show_corpus(corpus, source, "heldout" if heldout else "train", rejects, find, limit, json)

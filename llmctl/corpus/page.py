@@ -1,0 +1,174 @@
+"""`corpus.html`: what a corpus is made of and what was left out, as one page that opens from disk, without network."""
+
+import io
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from html import escape
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from llmctl.corpus.documents import read_documents
+from llmctl.recipe.schema import Recipe, TrainTable
+
+SAMPLES = 3  # rejects that are shown of each rule and source
+SHOWN = 500  # characters of a document
+CLUSTERS = 10
+COUNTED = 50_000  # documents of a source whose lengths are counted
+WIDTH, HEIGHT = 420, 120  # of a histogram, in pixels
+PALETTE = ("#3b6fb6", "#c8811f", "#4a9a5b", "#a0569c", "#c0504d", "#5aa6a6", "#8a6d3b", "#6c757d")
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d1d1f; --paper: #fff; --faint: #8883; --soft: #8881 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8ea; --paper: #17181a } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; max-width: 62rem; padding: 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid var(--faint) }
+.wide { overflow-x: auto } table { border-collapse: collapse } th, td { padding: .2rem .7rem .2rem 0; text-align: right; white-space: nowrap }
+th:first-child, td:first-child { text-align: left } tr + tr { border-top: 1px solid var(--soft) }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); padding: .6rem; font-size: .85rem; max-height: 14rem; overflow: auto }
+details { margin: .4rem 0 } summary { cursor: pointer } figure { display: inline-block; margin: .5rem 1.5rem .5rem 0 }
+figcaption { font-size: .9rem } svg text { fill: currentColor; font-size: 10px } .bar { display: flex; height: 1.6rem; border-radius: 4px; overflow: hidden }
+.bar span { color: #fff; font-size: .75rem; padding: .2rem .4rem; white-space: nowrap; overflow: hidden }
+"""
+
+
+def write_page(corpus: Path, recipe: Recipe, counts: dict[str, dict[str, int]], attrition: list[dict[str, Any]]) -> None:
+    """Write `corpus.html` into a corpus's folder."""
+    parts = [
+        f"<h1>Corpus of {escape(recipe.name)}</h1>",
+        "<h2>What is there</h2>",
+        _sources(counts),
+        "<h2>What was left out</h2>",
+        _attrition(attrition),
+        *_section("The mix of every stage", _mixes(recipe)),
+        *_section("Lengths", _lengths(corpus, recipe)),
+        *_section("Scores", _scores(corpus)),
+        *_section("Largest clusters of copies", _clusters(corpus)),
+        *_section("Samples of what was dropped", _samples(corpus)),
+    ]
+    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'><title>{escape(recipe.name)}: corpus</title>"
+    page = f"<!doctype html><html lang='en'><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    (corpus / "corpus.html").write_text(page, encoding="utf-8")
+
+
+def _section(title: str, parts: Iterator[str]) -> list[str]:
+    found = list(parts)
+    return [f"<h2>{title}</h2>", *found] if found else []
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class='wide'><table><tr>{head}</tr>{body}</table></div>"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.2f} MB"
+
+
+def _sources(counts: dict[str, dict[str, int]]) -> str:
+    keys = ("train_documents", "train_bytes", "heldout_documents", "heldout_bytes")
+    rows = []
+    for name, count in counts.items():
+        documents, size, held, held_size = (count.get(key, 0) for key in keys)
+        rows.append([name, f"{documents:,}", _megabytes(size), f"{held:,}", _megabytes(held_size)])
+    return _table(["source", "documents", "text", "held out", "its text"], rows)
+
+
+def _attrition(attrition: list[dict[str, Any]]) -> str:
+    if not attrition:
+        return "<p>Nothing.</p>"
+    rows = [[r["source"], r["step"], r["rule"], f"{r['documents']:,}", _megabytes(r["bytes"])] for r in attrition]
+    return _table(["source", "step", "rule", "documents", "text"], rows)
+
+
+def _mixes(recipe: Recipe) -> Iterator[str]:
+    colours = {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(recipe.corpus.sources)}
+    for stage in recipe.stages.values():
+        if not isinstance(stage, TrainTable):
+            continue
+        spans = "".join(
+            f"<span style='width:{share:.2%};background:{colours[name]}' title='{escape(name)} {share:.1%}'>"
+            f"{escape(name)} {share:.0%}</span>"
+            for name, share in sorted(stage.mix.items(), key=lambda item: -item[1])
+        )
+        yield f"<p>{escape(stage.name)}</p><div class='bar'>{spans}</div>"
+
+
+def _lengths(corpus: Path, recipe: Recipe) -> Iterator[str]:
+    for source in recipe.text_sources:
+        lengths = (len(document.text) for document in islice(read_documents(corpus, source, "train"), COUNTED))
+        bins = Counter(int(math.log2(length)) if length else 0 for length in lengths)
+        if bins:
+            low, high = min(bins), max(bins)
+            names = [f"{2**power:,}" for power in range(low, high + 1)]
+            yield _histogram(f"{source}: documents by characters, from", names, [bins[p] for p in range(low, high + 1)])
+
+
+def _scores(corpus: Path) -> Iterator[str]:
+    import numpy as np
+    import pyarrow.parquet
+
+    for file in sorted((corpus / "scores").glob("*.parquet")):
+        table = pyarrow.parquet.read_table(file)
+        for column in table.column_names:
+            if column.endswith("_score"):
+                counts, edges = np.histogram(table[column].to_numpy(), bins=20, range=(0, 1))
+                title = f"{file.stem}: documents by {column.removesuffix('_score')}, from"
+                yield _histogram(title, [f"{edge:.2f}" for edge in edges[:-1]], counts.tolist())
+
+
+def _histogram(title: str, names: list[str], values: list[int]) -> str:
+    step, most = WIDTH / len(values), max(values)
+    every = math.ceil(len(values) / 7)
+    bars = []
+    for place, (name, value) in enumerate(zip(names, values, strict=True)):
+        height = HEIGHT * value / most
+        bars.append(
+            f"<rect x='{place * step:.1f}' y='{HEIGHT - height:.1f}' width='{step - 1:.1f}' height='{height:.1f}' "
+            f"fill='{PALETTE[0]}'><title>{escape(name)}: {value:,}</title></rect>"
+        )
+        if place % every == 0:
+            bars.append(f"<text x='{place * step:.1f}' y='{HEIGHT + 12}'>{escape(name)}</text>")
+    drawn = f"<svg width='{WIDTH}' height='{HEIGHT + 16}' viewBox='0 0 {WIDTH} {HEIGHT + 16}' style='max-width:100%'>{''.join(bars)}</svg>"
+    return f"<figure>{drawn}<figcaption>{escape(title)}</figcaption></figure>"
+
+
+def read_rejects(corpus: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(source, step, row) of everything that was dropped."""
+    for file in sorted((corpus / "rejects").glob("*/*.jsonl.zst")):
+        step = file.name.removesuffix(".jsonl.zst")
+        with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as unpacked:
+            for line in io.TextIOWrapper(unpacked, encoding="utf-8"):
+                yield file.parent.name, step, json.loads(line)
+
+
+def _clusters(corpus: Path) -> Iterator[str]:
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for _, step, row in read_rejects(corpus):
+        if step == "copies":
+            members[row["kept"]].append(f"{row['id']} ({row['similarity']:.2f})")
+    for kept, copies in sorted(members.items(), key=lambda item: -len(item[1]))[:CLUSTERS]:
+        listed = "<br>".join(escape(name) for name in copies[:50])
+        yield f"<details><summary>{escape(kept)} and {len(copies):,} more</summary>{listed}</details>"
+
+
+def _samples(corpus: Path) -> Iterator[str]:
+    shown: Counter[tuple[str, str]] = Counter()
+    by_rule: defaultdict[str, list[str]] = defaultdict(list)
+    for source, step, row in read_rejects(corpus):
+        if shown[source, row["rule"]] == SAMPLES:
+            continue
+        shown[source, row["rule"]] += 1
+        text = row.get("text") or "\n".join(f"{m['role']}: {m['content']}" for m in row["messages"])
+        why = ", ".join(
+            f"{key} {row[key]}" for key in ("value", "similarity", "kept", "score", "question", "share") if key in row
+        )
+        title = f"{escape(row['id'])}: {escape(why)}"
+        by_rule[f"{step}: {row['rule']}"].append(f"<p>{title}</p><pre>{escape(text[:SHOWN])}</pre>")
+    for rule, found in by_rule.items():
+        yield f"<details><summary>{escape(rule)}</summary>{''.join(found)}</details>"
