@@ -1,4 +1,4 @@
-"""Files and folders of the user's own: JSON lines (plain, gzip, zstandard), Parquet, plain text."""
+"""Files and folders of the user's own: JSON lines (plain, gzip, zstandard), Parquet, WARC, plain text."""
 
 import gzip
 import io
@@ -11,10 +11,12 @@ from typing import Any, Literal
 import zstandard
 
 from llmctl import events
+from llmctl.corpus.warc import SUFFIXES as WARC
+from llmctl.corpus.warc import read_warc
 from llmctl.errors import UserError
 
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
-ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".parquet")
+ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".parquet", *WARC)
 
 Place = str
 """`file:line` or `file:row`."""
@@ -69,6 +71,8 @@ def read_rows(path: Path, faults: Faults, patterns: Sequence[str] = ()) -> Itera
             yield from _text_file(file, faults)
         elif file.name.endswith(".parquet"):
             yield from _parquet(file, faults)
+        elif file.name.endswith(WARC):
+            yield from read_warc(file, faults)
         else:
             yield from _json_lines(file, faults)
 

@@ -106,7 +106,7 @@ def _lengths(corpus: Path, recipe: Recipe) -> Iterator[str]:
         if bins:
             low, high = min(bins), max(bins)
             names = [f"{2**power:,}" for power in range(low, high + 1)]
-            yield _histogram(f"{source}: documents by characters, from", names, [bins[p] for p in range(low, high + 1)])
+            yield _histogram(f"{source}: documents by characters", names, [bins[p] for p in range(low, high + 1)])
 
 
 def _scores(corpus: Path) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _scores(corpus: Path) -> Iterator[str]:
         for column in table.column_names:
             if column.endswith("_score"):
                 counts, edges = np.histogram(table[column].to_numpy(), bins=20, range=(0, 1))
-                title = f"{file.stem}: documents by {column.removesuffix('_score')}, from"
+                title = f"{file.stem}: documents by score of {column.removesuffix('_score')}"
                 yield _histogram(title, [f"{edge:.2f}" for edge in edges[:-1]], counts.tolist())
 
 
@@ -134,7 +134,7 @@ def _histogram(title: str, names: list[str], values: list[int]) -> str:
         )
         if place % every == 0:
             bars.append(f"<text x='{place * step:.1f}' y='{HEIGHT + 12}'>{escape(name)}</text>")
-    drawn = f"<svg width='{WIDTH}' height='{HEIGHT + 16}' viewBox='0 0 {WIDTH} {HEIGHT + 16}' style='max-width:100%'>{''.join(bars)}</svg>"
+    drawn = f"<svg width='{WIDTH}' height='{HEIGHT + 16}' viewBox='0 0 {WIDTH} {HEIGHT + 16}' style='max-width:100%;overflow:visible'>{''.join(bars)}</svg>"
     return f"<figure>{drawn}<figcaption>{escape(title)}</figcaption></figure>"
 
 

@@ -30,12 +30,12 @@ def snapshot(table: CorpusTable, seed: int, out: Path, attrition: Attrition) -> 
         UserError: a source that cannot be read, or of which nothing is left.
     """
     sources = [Source(name, source) for name, source in table.sources.items()]
-    split = Split(table.heldout_fraction, out, attrition, {source.name: Counter() for source in sources})
+    split = Split(table.heldout_fraction, out, attrition, {s.name: Counter() for s in sources if s.kind != "tokens"})
     with ExitStack() as stack:
         texts = [
             (source, stack.enter_context(gathered(source, table, out, attrition, split.counts[source.name])))
             for source in sources
-            if not source.is_chat
+            if source.kind == "text"
         ]
         # What is held out of all sources first: a training document may be a copy of one of any source.
         chosen = [split.hold_out(source, file) for source, file in texts]
@@ -43,7 +43,7 @@ def snapshot(table: CorpusTable, seed: int, out: Path, attrition: Attrition) -> 
         for (source, file), names in zip(texts, chosen, strict=True):
             split.keep_the_rest(source, file, names)
     for source in sources:
-        if source.is_chat:
+        if source.kind == "chat":
             split.counts[source.name] = write_conversations(source, table, split.heldout, seed, out, attrition)
     return split.counts
 

@@ -26,8 +26,8 @@ class Source:
     table: SourceTable
 
     @property
-    def is_chat(self) -> bool:
-        return self.table.kind == "chat"
+    def kind(self) -> str:
+        return self.table.kind
 
 
 def read_source(source: Source, attrition: Attrition) -> Iterator[Document]:

@@ -215,8 +215,8 @@ def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
     if stage.infilling is not None:
         if isinstance(stage, ChatTable):
             yield "infilling", "infilling is for text, and this stage trains on conversations"
-        for name in set(stage.infilling.sources) - set(stage.mix):
-            yield "infilling.sources", f"{name!r} is not in the mix of {', '.join(stage.mix)}"
+        for name in set(stage.infilling.sources) - {name for name in stage.mix if name in recipe.text_sources}:
+            yield "infilling.sources", f"{name!r} is no text source in the mix of {', '.join(stage.mix)}"
     if isinstance(stage, LongContextTable):
         yield from check_context(recipe, stage)
     if isinstance(stage, LoraTable) and recipe.model is not None:
@@ -258,6 +258,8 @@ def check_mix(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
             "mix",
             f"the shares {list(stage.mix.values())} sum to {sum(stage.mix.values()):.4g}; they must be positive and sum to 1",
         )
+    if not isinstance(stage, ChatTable) and not recipe.text_sources and not unknown:
+        yield "mix", f"[{stage.name}] is measured on held-out text, and no source is of text"
     wants_chat = isinstance(stage, ChatTable)
     for name in stage.mix:
         if name not in unknown and (recipe.corpus.sources[name].kind == "chat") != wants_chat:

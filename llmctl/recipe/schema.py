@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from llmctl.recipe.corpus_schema import TEXT_BUILTINS, CorpusTable
 from llmctl.recipe.fields import NAME, Place, Rate, Share, Table, execution
 from llmctl.recipe.quantities import Length, Size, Tokens
+from llmctl.recipe.tokenizer_schema import TokenizerTable
 
 RESERVED = ("corpus", "tokenizer", "tokens", "eval")
 """Names of what a run makes beside the stages."""
@@ -18,23 +19,7 @@ RESERVED = ("corpus", "tokenizer", "tokens", "eval")
 TOKENS = TypeAdapter(Tokens)
 MOST_REPETITIONS = 8.0
 
-Trainer = Literal["tokenizers", "rustbpe"]
 StageKind = Literal["pretrain", "midtrain", "longctx", "sft", "lora", "average"]
-
-
-class TokenizerTable(Table):
-    """[tokenizer]: a byte-level BPE trained on the corpus, or one that is there."""
-
-    path: Place | None = None
-    """Folder or hub name of an existing tokenizer; then none is trained."""
-    vocab_size: int = Field(default=4096, ge=300)
-    """Tokens, the 256 bytes and the special tokens included."""
-    train_bytes: Size = 16_000_000
-    """Bytes of text to train on, an equal share from each source."""
-    sources: list[str] = []
-    """Corpus sources to train on. Empty: all text sources."""
-    trainer: Trainer = "tokenizers"
-    """rustbpe (needs the `fast` extra) is some three times as fast; merges of equal counts come in another order."""
 
 
 class ModelTable(Table):
@@ -332,6 +317,10 @@ class Recipe(Table):
     @property
     def text_sources(self) -> list[str]:
         return [name for name, source in self.corpus.sources.items() if source.kind == "text"]
+
+    @property
+    def token_sources(self) -> list[str]:
+        return [name for name, source in self.corpus.sources.items() if source.kind == "tokens"]
 
     @property
     def reference_source(self) -> str | None:

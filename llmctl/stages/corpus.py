@@ -5,6 +5,7 @@ Takes: the sources named in `[corpus.sources]`. Leaves: `documents/` and `conver
 per source and split, and `stats.json`.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def work(context: Context) -> Outcome:
         from llmctl.corpus.scoring import score_corpus
 
         measures = score_corpus(out, context.recipe.text_sources, table, counts, attrition)
+    shutil.rmtree(out / ".pools", ignore_errors=True)
     show(counts, attrition)
     stats = {name: dict(count) for name, count in counts.items()}
     write_json(out / "stats.json", stats)

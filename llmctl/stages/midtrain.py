@@ -11,7 +11,8 @@ from llmctl.stages.training import Specialty, Stage
 
 def report(stage: Stage) -> dict[str, float]:
     table = stage.table
-    target = getattr(table, "target", None) or max(table.mix, key=lambda name: table.mix[name])
+    texts = [name for name in table.mix if name in stage.recipe.text_sources]  # of token ids nothing is held out
+    target = getattr(table, "target", None) or max(texts, key=lambda name: table.mix[name], default=stage.reference_source)
     sources = dict.fromkeys([target, stage.reference_source])
     bits: dict[str, list[float]] = {source: [] for source in sources}
     for model_folder in (stage.parent_model, stage.model):

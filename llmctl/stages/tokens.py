@@ -9,23 +9,33 @@ from pathlib import Path
 
 from llmctl import events
 from llmctl.recipe.schema import InfillingTable, Recipe
+from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 
 
 def node(recipe: Recipe) -> Node:
-    return Node("tokens", "tokens", 2, ("corpus", "tokenizer"), {}, work)
+    taken_over = {name: fingerprint_path(Path(recipe.corpus.sources[name].path)) for name in recipe.token_sources}
+    return Node("tokens", "tokens", 2, ("corpus", "tokenizer"), {"taken over": taken_over}, work)
 
 
 def work(context: Context) -> Outcome:
+    from llmctl.tokens.adopted_shards import adopt_shards
     from llmctl.tokens.shards import TokenShards
+    from llmctl.tokens.tokenizer import load_tokenizer
 
     corpus, folder = context.parents["corpus"].folder, context.artifact.folder
     tokenizer = str(context.parents["tokenizer"].folder / "tokenizer")
     rows, metrics = [], {}
-    for name in context.recipe.text_sources:
-        shards = TokenShards(tokenise(corpus, name, tokenizer, folder / "shards" / name))
+    for name in [*context.recipe.text_sources, *context.recipe.token_sources]:
+        out = folder / "shards" / name
+        if name in context.recipe.text_sources:
+            tokenise(corpus, name, tokenizer, out)
+        elif not out.exists():
+            adopt_shards(Path(context.recipe.corpus.sources[name].path), load_tokenizer(tokenizer), out)
+        shards = TokenShards(out)
         metrics[f"tokens/{name}"] = shards.tokens
-        rows.append((name, f"{shards.documents:,}", f"{shards.tokens:,}", f"{shards.bytes / max(1, shards.tokens):.2f}"))
+        per_token = f"{shards.bytes / max(1, shards.tokens):.2f}" if shards.bytes else ""  # of ids no text is known
+        rows.append((name, f"{shards.documents:,}", f"{shards.tokens:,}", per_token))
     events.emit(events.Table("training tokens", ("source", "documents", "tokens", "bytes per token"), tuple(rows)))
     return Outcome(["shards"], metrics=metrics)
 

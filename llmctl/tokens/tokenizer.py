@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, require_package
-from llmctl.recipe.schema import Trainer
+from llmctl.recipe.tokenizer_schema import Trainer
 from llmctl.runs.files import staged_folder
 from llmctl.tokens.encoder import Encoder
 from llmctl.tokens.template import CHATML

@@ -168,3 +168,45 @@ def test_max_bytes_holds_for_conversations_too(tmp_path):
     file.write_text("\n".join(map(json.dumps, talk(200))))
     _, counts = read(file, tmp_path, kind="chat", max_bytes=1000)
     assert 800 < counts["train_bytes"] + counts["heldout_bytes"] <= 1000
+
+
+def warc(pages: dict[str, str]) -> bytes:
+    """A WARC file of these pages by address, each a gzip member of its own; a picture between them."""
+    members = []
+    for number, (address, page) in enumerate({**pages, "http://example.org/picture": ""}.items()):
+        kind = "text/html; charset=utf-8" if page else "image/png"
+        chunk = page.encode()
+        body = f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n0\r\n\r\n" if chunk else b"0\r\n\r\n"
+        http = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + body
+        head = (
+            f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:00000000-0000-0000-0000-{number:012}>\r\n"
+            f"WARC-Date: 2025-01-{number + 1:02}T00:00:00Z\r\nWARC-Target-URI: {address}\r\n"
+            f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(http)}\r\n\r\n"
+        )
+        members.append(gzip.compress(head.encode() + http + b"\r\n\r\n"))
+    return b"".join(members)
+
+
+PAGE = (
+    "<html><head><title>t</title><script>var no = 1</script></head>"
+    "<body><nav>Home About</nav><main><p>{0}</p></main></body></html>"
+)
+
+
+def test_the_text_of_web_pages_is_read(tmp_path):
+    pytest.importorskip("fastwarc", reason="the optional packages for WARC files are not installed")
+    texts = [f"Page number {n} says grün things about many matters, at length and in full sentences." for n in range(9)]
+    whole = warc({f"http://example.org/{n}": PAGE.format(text) for n, text in enumerate(texts)})
+    file = tmp_path / "pages.warc.gz"
+    file.write_bytes(whole)
+    out, stats = read(file, tmp_path, date_field="date")
+    assert taken(out) == set(texts)
+    documents = [d for split in ("train", "heldout") for d in read_documents(out, "own", split)]
+    assert {d.date for d in documents} == {f"2025-01-{n + 1:02}" for n in range(9)}
+    assert stats["train_documents"] + stats["heldout_documents"] == 9
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"pages.warc.gz:\d+: broken or truncated"):
+        read(file, tmp_path)
+    file.write_bytes(b"no archive at all " * 50)
+    with pytest.raises(UserError, match=r"pages.warc.gz:1: broken or truncated"):
+        read(file, tmp_path)
