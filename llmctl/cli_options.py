@@ -1,5 +1,6 @@
 """Options that several commands share, and what each does around its work."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmctl.errors import EXIT_CTRL_C, Interrupted, UserError
+from llmctl.errors import EXIT_CTRL_C, EXIT_FAILED, Interrupted, UserError
 
 RecipeFile = Annotated[Path | None, typer.Argument(help="Recipe (TOML). Left out: the newest run's.", show_default=False)]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set pretrain.lr=3e-4")]
@@ -27,6 +28,12 @@ def readable_errors() -> Iterator[None]:
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        typer.echo(f"error: no space is left on the disk{where}; make room, and the same command goes on from here", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
     except Interrupted as stop:
         typer.echo(str(stop), err=True)
         raise typer.Exit(stop.exit_code) from None

@@ -1,15 +1,19 @@
 """The command line as it is typed: help, exit codes, messages for the user's mistakes."""
 
+import errno
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import typer
 from helpers import REPOSITORY, run_llmctl
 
+from llmctl.cli_options import readable_errors
+
 COMMANDS = ("run", "curate", "tokenizer", "pretrain", "midtrain", "longctx", "sft", "eval", "generate", "chat", "lineage",
-            "verify", "runs", "explain")  # fmt: skip
+            "verify", "runs", "explain", "inspect")  # fmt: skip
 
 
 def test_help_names_every_command_and_is_quick():
@@ -106,3 +110,10 @@ def test_transformers_imports_from_the_repository_with_its_kernels_folder():
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert not (Path(REPOSITORY) / "kernels" / "__init__.py").exists()
+
+
+def test_a_full_disk_is_told(capsys):
+    with pytest.raises(typer.Exit) as stopped, readable_errors():
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/own/tokens.bin")
+    assert stopped.value.exit_code == 1
+    assert "no space is left on the disk (runs/own/tokens.bin)" in capsys.readouterr().err

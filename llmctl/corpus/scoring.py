@@ -1,6 +1,7 @@
 """Score a corpus's training documents by its classifiers, drop the lowest, and repeat the best."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ def scores_file(corpus: Path, source: str) -> Path:
 
 def score_corpus(corpus: Path, sources: list[str], table: CorpusTable, counts: Counts, attrition: Attrition) -> dict[str, Any]:
     """Train the classifiers of the recipe, and write `scores/SOURCE.parquet`: label, score and vigintile (1 to 20) of every
-    training document. What is dropped for its score is in `rejects/SOURCE/CLASSIFIER.jsonl.zst`. Returns the classifiers'
+    training document. What is dropped for its score is in `rejects/SOURCE/scores.jsonl.zst`. Returns the classifiers'
     measures."""
     classifiers, found = [], {}
     for name, its_table in table.classifiers.items():
@@ -105,8 +106,7 @@ def _judged(corpus: Path, source: str, classifiers: list[Classifier], table: Cor
 
 
 def _tell_topics(source: str, name: str, labels: list[str]) -> None:
-    shares = sorted(((labels.count(label), label) for label in set(labels)), reverse=True)
-    rows = tuple((label, f"{count:,}", f"{count / len(labels):.1%}") for count, label in shares)
+    rows = tuple((label, f"{count:,}", f"{count / len(labels):.1%}") for label, count in Counter(labels).most_common())
     events.emit(events.Table(f"{source} by {name}", ("label", "documents", "share"), rows))
 
 

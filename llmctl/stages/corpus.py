@@ -24,14 +24,15 @@ def node(recipe: Recipe) -> Node:
     local = {
         name: fingerprint_path(Path(source.path))
         for name, source in table.sources.items()
-        if not source.path.startswith((BUILTIN, HUB))
+        if source.kind != "tokens" and not source.path.startswith((BUILTIN, HUB))
     }
     filters = [table.filter, *(source.filter for source in table.sources.values())]
     models = [Path(rules.language_model) for rules in filters if rules is not None and rules.language_model is not None]
     places = [place for classifier in table.classifiers.values() for found in classifier.labels.values() for place in found]
     labelled = [Path(place) for place in places if place not in table.sources]
     local |= {str(path): fingerprint_path(path) for path in models + labelled}
-    decontaminated = {"sources": sources_to_decontaminate(recipe), "suites": recipe.eval.suites}
+    looked_at = sources_to_decontaminate(recipe)
+    decontaminated = {"sources": looked_at, "suites": recipe.eval.suites if looked_at else []}
     identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local, "decontaminated": decontaminated}
     return Node("corpus", "corpus", 2, (), identity, work)
 

@@ -210,3 +210,12 @@ def test_the_text_of_web_pages_is_read(tmp_path):
     file.write_bytes(b"no archive at all " * 50)
     with pytest.raises(UserError, match=r"pages.warc.gz:1: broken or truncated"):
         read(file, tmp_path)
+
+
+def test_strange_text_is_kept_as_it_is(tmp_path):
+    texts = ["a\0b " * 30, "x" * 2_000_000, "\u202e\ufeff\U0010ffff strange", "\r\r\n line ends"]
+    strange = [{"id": f"s{n}", "text": text} for n, text in enumerate(texts)]
+    file = tmp_path / "own.jsonl"
+    file.write_text("\n".join(map(json.dumps, [*strange, *rows()])))
+    out, _ = read(file, tmp_path)
+    assert set(texts) <= taken(out)
