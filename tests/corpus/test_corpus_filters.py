@@ -105,7 +105,7 @@ def test_repeated_ngrams_are_counted_as_the_paper_has_them(texts):
 @settings(deadline=None, max_examples=60)
 @given(TEXTS)
 def test_below_the_limit_repetition_is_bounded_from_above(texts):
-    limits = dict.fromkeys(TOP_NGRAMS + REPEATED_NGRAMS, 0.3)
+    limits: dict[int, float] = dict.fromkeys([*TOP_NGRAMS, *REPEATED_NGRAMS], 0.3)
     found = repeated_ngrams(Batch(texts), limits, np.ones(len(texts), dtype=bool))
     passed = np.ones(len(texts), dtype=bool)
     for n, shares in found.items():
