@@ -155,7 +155,7 @@ def test_runs_are_listed_with_where_each_stands(finished, llmctl):
 
 
 def test_a_stage_command_makes_what_comes_before_it(finished, llmctl, tmp_path):
-    result = llmctl("tokenizer", finished.recipe, "--runs", tmp_path)
+    result = llmctl("tokenizer", "train", finished.recipe, "--runs", tmp_path)
     assert result.returncode == 0
     assert "corpus is not there yet and is made first" in result.stdout
     assert {path.name.split("-")[0] for path in (tmp_path / "tiny").glob("*-*")} == {"corpus", "tokenizer"}

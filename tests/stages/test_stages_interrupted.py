@@ -25,7 +25,7 @@ def weights(runs: Path) -> dict[str, str]:
 
 def prepare(recipe: Path, runs: Path) -> None:
     """Everything before pretraining, so that what is killed is pretraining."""
-    result = run_llmctl("tokenizer", recipe, "--runs", runs)
+    result = run_llmctl("tokenizer", "train", recipe, "--runs", runs)
     assert result.returncode == 0, result.stderr
 
 
