@@ -69,11 +69,10 @@ def train(name: str, table: ClassifierTable, corpus: Path, sources: list[str], o
                 f"corpus.classifiers.{name}: too few examples of {', '.join(sorted(missing))} to train and to measure"
             )
     out.mkdir(parents=True, exist_ok=True)
-    files = tuple(str(out / f"{name}-{half}.bin") for half in (0, 1))
+    files = (str(out / f"{name}-0.bin"), str(out / f"{name}-1.bin"))
     for half, file in zip(halves, files, strict=True):
         _train_one(half, table, file)
-    classifier = Classifier(name, table, files)  # type: ignore[arg-type]
-    return classifier, measures(name, table, halves, files)
+    return Classifier(name, table, files), measures(name, table, halves, files)
 
 
 def _texts(label: str, table: ClassifierTable, corpus: Path, sources: list[str]) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """[corpus.decontaminate]: drop training documents that hold a question of the evaluation."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import numpy as np
 from llmctl import events
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.rewriting import rewriting
-from llmctl.corpus.segments import Batch, mixed
+from llmctl.corpus.segments import BATCH_CHARACTERS, Batch, batches, mixed
 from llmctl.corpus.snapshot import Counts
 from llmctl.recipe.corpus_schema import DecontaminateTable
 from llmctl.suites.suite import Suite
 
-BATCH_CHARACTERS = 2_000_000
 SHOWN = 200  # characters of a question that are written beside what it drops
 
 
@@ -75,7 +73,7 @@ def decontaminate(
     questions = Questions(suites, table)
     for source, chat in sources.items():
         with rewriting(corpus, source, "decontamination", counts[source], attrition, chat) as rewrite:
-            for batch in _batches(rewrite.items):
+            for batch in batches(rewrite.items, lambda item: len(item.text), BATCH_CHARACTERS):
                 for item, held in zip(batch, questions.held_by([item.text for item in batch]), strict=True):
                     if held is None:
                         rewrite.keep(item)
@@ -83,15 +81,3 @@ def decontaminate(
                         suite = questions.names[held[0]].split()[0]
                         rewrite.drop(item, f"holds a question of {suite}", questions.described(held))
                 events.progress(f"decontaminating {source}", rewrite.count["train_documents"], None, "documents")
-
-
-def _batches(items: Iterator[Any]) -> Iterator[list[Any]]:
-    batch, size = [], 0
-    for item in items:
-        batch.append(item)
-        size += len(item.text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

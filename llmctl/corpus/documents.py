@@ -90,7 +90,8 @@ def writing(file: Path) -> Iterator[Callable[[Document | Conversation], None]]:
         yield lambda item: write(asdict(item))
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def read_rows_of(file: Path) -> Iterator[dict[str, Any]]:
+    """What `writing_rows` has written."""
     with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as unpacked:
         for line in io.TextIOWrapper(unpacked, encoding="utf-8"):
             yield json.loads(line)
@@ -98,9 +99,9 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
 
 def read_documents(corpus: Path, source: str, split: Split) -> Iterator[Document]:
     file = documents_file(corpus, source, split)
-    return (Document(**row) for row in _rows(file)) if file.exists() else iter(())
+    return (Document(**row) for row in read_rows_of(file)) if file.exists() else iter(())
 
 
 def read_conversations(corpus: Path, source: str, split: Split) -> Iterator[Conversation]:
     file = conversations_file(corpus, source, split)
-    return (Conversation(**row) for row in _rows(file)) if file.exists() else iter(())
+    return (Conversation(**row) for row in read_rows_of(file)) if file.exists() else iter(())

@@ -16,11 +16,12 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from llmctl.corpus.engine import load_daft
+from llmctl.corpus.segments import mixed
 from llmctl.recipe.corpus_schema import DedupTable, Engine
 
 LARGEST_SKETCH = 4096  # n-grams of a document that are compared; of a longer one those of the smallest hashes
 MOST_COMPARISONS = 20  # of a document with the clusters of its band: boilerplate fills bands with what is not alike
-MIX, GOLDEN = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0x9E3779B97F4A7C15)  # of MurmurHash3's and SplitMix's finalisers
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix's finaliser
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +196,10 @@ def ngram_hashes(text: str, ngram: int) -> np.ndarray:
     """Sorted hashes of the word n-grams of a normalised text; a shorter one is a single n-gram."""
     words = np.fromiter((zlib.crc32(word.encode()) for word in text.split(" ")), dtype=np.uint64)
     width = min(ngram, len(words))
-    mixed = np.zeros(len(words) - width + 1, dtype=np.uint64)
+    hashes = np.zeros(len(words) - width + 1, dtype=np.uint64)
     for offset in range(width):
-        mixed = (mixed ^ words[offset : offset + len(mixed)]) * MIX
-        mixed ^= mixed >> np.uint64(29)
-    return np.unique(mixed)[:LARGEST_SKETCH]
+        hashes = mixed(hashes ^ words[offset : offset + len(hashes)])
+    return np.unique(hashes)[:LARGEST_SKETCH]
 
 
 def band_hashes(daft: Any, table: DedupTable) -> Any:
@@ -211,12 +211,11 @@ def band_hashes(daft: Any, table: DedupTable) -> Any:
         import pyarrow
 
         values = signatures.to_arrow().flatten().to_numpy().reshape(-1, bands, rows).astype(np.uint64)
-        mixed = np.full(values.shape[:2], GOLDEN)
+        hashes = np.full(values.shape[:2], GOLDEN)
         for row in range(rows):
-            mixed = (mixed ^ values[:, :, row]) * MIX
-            mixed ^= mixed >> np.uint64(32)
+            hashes = mixed(hashes ^ values[:, :, row])
         offsets = np.arange(len(values) + 1, dtype=np.int32) * bands
-        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(mixed.reshape(-1)))
+        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(hashes.reshape(-1)))
 
     return of_signatures
 

@@ -60,7 +60,7 @@ def filter_pool(
     with writing_pool(passed) as keep, writing_rows(rejects_file(out, name, "filter")) as reject:
         for number, row in enumerate(in_order(frame)):
             document = Document(**{column: row[column] for column in COLUMNS})
-            verdict, size = row["verdict"], len(document.text.encode())
+            verdict, size = row["verdict"], document.size
             if verdict["rule"] is not None:
                 attrition.add(name, "filter", verdict["rule"], size)
                 reject(asdict(document) | {"rule": verdict["rule"], "value": round(verdict["value"], 4)})

@@ -1,7 +1,7 @@
 """[corpus.filter]: which documents of a batch pass the rules, which rule drops the others, and what is cut out of lines."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,9 @@ import numpy as np
 from llmctl.corpus import measures
 from llmctl.corpus.lines import cut, edits
 from llmctl.corpus.repetition import REPEATED_NGRAMS, TOP_NGRAMS, repeated_ngrams, repeated_pieces
-from llmctl.corpus.segments import Batch
+from llmctl.corpus.segments import BATCH_CHARACTERS, Batch, batches
 from llmctl.recipe.filter_schema import FilterTable
 
-BATCH_CHARACTERS = 2_000_000  # of the documents that are looked at together: some 150 MB of arrays
 LONGEST = 8_000_000  # characters of a document that are looked at; a longer one is judged by its beginning
 
 Language = Callable[[list[str]], list[float]]
@@ -55,20 +54,8 @@ class Judgement:
 
 def judge(texts: list[str], table: FilterTable, language: Language | None = None) -> list[Verdict]:
     """The verdict on each text, in order."""
-    return [verdict for part in _batches(texts) for verdict in _judge(part, table, language)]
-
-
-def _batches(texts: list[str]) -> Iterator[list[str]]:
-    part: list[str] = []
-    size = 0
-    for text in texts:
-        if part and size + len(text) > BATCH_CHARACTERS:
-            yield part
-            part, size = [], 0
-        part.append(text)
-        size += min(len(text), LONGEST)
-    if part:
-        yield part
+    parts = batches(texts, lambda text: min(len(text), LONGEST), BATCH_CHARACTERS)
+    return [verdict for part in parts for verdict in _judge(part, table, language)]
 
 
 def _judge(originals: list[str], table: FilterTable, language: Language | None) -> list[Verdict]:

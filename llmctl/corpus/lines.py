@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from llmctl.corpus.segments import DIGIT, SPACE, UPPER, Batch, Segments
+from llmctl.corpus.segments import DIGIT, SPACE, UPPER, Batch, Segments, places_of
 from llmctl.recipe.filter_schema import FilterTable
 
 COUNTERS = re.compile(
@@ -85,7 +85,7 @@ def _lines_to_cut(batch: Batch, table: FilterTable) -> np.ndarray:
         out[np.searchsorted(lines.starts, long, side="right") - 1] = True
     if table.drop_lines_with:
         lower = batch.joined.replace("İ", "I").lower()  # the one capital that becomes two characters
-        for start, _ in _places_of(lower, table.drop_lines_with):
+        for start, _ in places_of(lower, table.drop_lines_with):
             out[np.searchsorted(lines.starts, start, side="right") - 1] = True
     return out
 
@@ -94,20 +94,10 @@ def _phrases_to_cut(batch: Batch, table: FilterTable, documents: np.ndarray, cut
     """Spans of the phrases in short lines that stay."""
     lines: Segments = batch.lines
     found = []
-    for start, end in _places_of(batch.joined, table.remove_phrases):
+    for start, end in places_of(batch.joined, table.remove_phrases):
         line = int(np.searchsorted(lines.starts, start, side="right")) - 1
         first, last = np.searchsorted(batch.words.starts, [lines.starts[line], lines.ends[line]])
         free = not found or found[-1][1] <= start
         if last - first <= SHORT_LINE and not cut_lines[line] and documents[lines.documents[line]] and free:
             found.append((start, end))
     return found
-
-
-def _places_of(text: str, phrases: list[str]) -> list[tuple[int, int]]:
-    places = []
-    for phrase in phrases:
-        start = text.find(phrase)
-        while start >= 0:
-            places.append((start, start + len(phrase)))
-            start = text.find(phrase, start + len(phrase))
-    return sorted(places)

@@ -7,7 +7,7 @@ between white space.
 
 import numpy as np
 
-from llmctl.corpus.segments import ALPHABETIC, NEWLINE, UPPER, WORDLY, Batch, Segments
+from llmctl.corpus.segments import ALPHABETIC, NEWLINE, UPPER, WORDLY, Batch, Segments, places_of
 
 BULLETS = "•‣◦▪-"
 SENTENCE_ENDS = ".!?"
@@ -90,10 +90,7 @@ def sentence_measures(batch: Batch, phrases: list[str]) -> dict[str, np.ndarray]
     capitals = np.bincount(sentence, (batch.kinds[words.starts] & UPPER) > 0)
     suspect = (size >= SHORTEST_LIST) & (capitals > size / 2)
     starts = words.starts[new]
-    for phrase in phrases:
-        place = batch.joined.find(phrase)
-        while place >= 0:
-            suspect[max(0, np.searchsorted(starts, place, side="right") - 1)] = True
-            place = batch.joined.find(phrase, place + len(phrase))
+    for place, _ in places_of(batch.joined, phrases):
+        suspect[max(0, np.searchsorted(starts, place, side="right") - 1)] = True
     count = batch.per_document(documents)
     return {"sentences": count, "suspect_sentences": _share(batch.per_document(documents[suspect]), count)}

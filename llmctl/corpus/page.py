@@ -1,7 +1,5 @@
 """`corpus.html`: what a corpus is made of and what was left out, as one page that opens from disk, without network."""
 
-import io
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -10,9 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
-from llmctl.corpus.documents import read_documents
+from llmctl.corpus.documents import read_documents, read_rows_of
 from llmctl.recipe.schema import Recipe, TrainTable
 
 SAMPLES = 3  # rejects that are shown of each rule and source
@@ -142,9 +138,8 @@ def read_rejects(corpus: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(source, step, row) of everything that was dropped."""
     for file in sorted((corpus / "rejects").glob("*/*.jsonl.zst")):
         step = file.name.removesuffix(".jsonl.zst")
-        with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as unpacked:
-            for line in io.TextIOWrapper(unpacked, encoding="utf-8"):
-                yield file.parent.name, step, json.loads(line)
+        for row in read_rows_of(file):
+            yield file.parent.name, step, row
 
 
 def _clusters(corpus: Path) -> Iterator[str]:

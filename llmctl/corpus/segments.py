@@ -4,17 +4,21 @@ The documents of a batch are one array of code points. A segment [start, end) of
 2^64, where C sums code point x P^place: a polynomial hash (Karp and Rabin 1987) of any segment for two look-ups.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import TypeVar
 from unicodedata import category
 
 import numpy as np
 
+Item = TypeVar("Item")
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 SPACE, ALPHABETIC, UPPER, DIGIT, WORDLY = 1, 2, 4, 8, 16
 """Bits of what a code point is; WORDLY is neither white space nor punctuation or symbol."""
 NEWLINE = 10
 GAP = "\n\n"  # between documents
+BATCH_CHARACTERS = 2_000_000  # of the documents that are looked at together: some 150 MB of arrays
 MIX = np.uint64(0xFF51AFD7ED558CCD)  # of MurmurHash3's finaliser
 
 
@@ -47,6 +51,31 @@ def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
 def mixed(hashes: np.ndarray) -> np.ndarray:
     hashes = hashes * MIX
     return hashes ^ (hashes >> np.uint64(29))
+
+
+def batches(items: Iterable[Item], length: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Items in order, as many together as have `most` characters; a longer one by itself."""
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        if batch and size + length(item) > most:
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += length(item)
+    if batch:
+        yield batch
+
+
+def places_of(text: str, phrases: list[str]) -> list[tuple[int, int]]:
+    """Where each phrase begins and ends in a text, in order."""
+    places = []
+    for phrase in phrases:
+        start = text.find(phrase)
+        while start >= 0:
+            places.append((start, start + len(phrase)))
+            start = text.find(phrase, start + len(phrase))
+    return sorted(places)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Split:
                 self.heldout.add(document)
                 self.seen.add(hash(document.text))
                 write(document)
-                self._count(source, "heldout", document.text)
+                self._count(source, "heldout", document.size)
 
             for document in self._documents(file):
                 if is_heldout(document.id, self.fraction):
@@ -89,7 +89,7 @@ class Split:
             for document in self._documents(file):
                 if document.id in chosen:
                     continue
-                size = len(document.text.encode())
+                size = document.size
                 if hash(document.text) in self.seen:
                     self.attrition.add(name, "copies", "same text", size)
                 elif self.heldout.overlaps(document.text):
@@ -97,7 +97,7 @@ class Split:
                 else:
                     self.seen.add(hash(document.text))
                     write(document)
-                    self._count(source, "train", document.text)
+                    self._count(source, "train", size)
                     if self.counts[name]["train_documents"] % 200 == 0:
                         events.progress(f"splitting {name}", self.counts[name]["train_documents"], None, "documents")
         if not self.counts[name]["train_documents"]:
@@ -111,9 +111,9 @@ class Split:
         first = list(islice(documents, 2))
         return chain(first if len(first) != 1 else parted(first[0], self.fraction), documents)
 
-    def _count(self, source: Source, split: str, text: str) -> None:
+    def _count(self, source: Source, split: str, size: int) -> None:
         self.counts[source.name][f"{split}_documents"] += 1
-        self.counts[source.name][f"{split}_bytes"] += len(text.encode())
+        self.counts[source.name][f"{split}_bytes"] += size
 
 
 def show(counts: Counts, attrition: Attrition) -> None:

@@ -75,8 +75,8 @@ def _trained_by_rustbpe(texts: Iterable[str], vocab_size: int) -> tuple[dict[str
     shown = byte_characters()
     written = {token: "".join(shown[byte] for byte in token) for token in ranks}
     vocabulary = [*SPECIAL_TOKENS, *sorted(shown.values()), *(written[token] for token in ranks if len(token) > 1)]
-    merges = [tuple(written[part] for part in parts_of(token, ranks)) for token in ranks if len(token) > 1]
-    return {token: place for place, token in enumerate(vocabulary)}, merges  # type: ignore[return-value]
+    parts = (parts_of(token, ranks) for token in ranks if len(token) > 1)
+    return {token: place for place, token in enumerate(vocabulary)}, [(written[left], written[right]) for left, right in parts]
 
 
 def parts_of(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
