@@ -6,7 +6,6 @@ The documents are the Python source of the installed packages (`--text` names ot
 copy replaced; filters and near copies are on. Prints seconds, peak memory of the process and what is left; `--out` writes JSON.
 """
 
-import argparse
 import json
 import os
 import random
@@ -14,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
+
+from common import documents, options, write_result
 
 RECIPE = """
 name = "memory"
@@ -47,24 +47,15 @@ def write_corpus(file: Path, texts: list[str], size: int) -> int:
 
 
 def main() -> None:
-    from llmctl.corpus.builtin import installed_packages
-    from llmctl.corpus.local import Faults, read_rows
-    from llmctl.runs.machine import hardware, versions
-
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--gigabytes", type=float, nargs="+", default=[1.0])
-    options.add_argument("--text", type=Path)
-    options.add_argument("--out", type=Path)
-    chosen = options.parse_args()
-    if chosen.text is None:
-        texts = [document.text for document in installed_packages()]
-    else:
-        texts = [row["text"] for _, row in read_rows(chosen.text, Faults("skip"))]
-    result: dict[str, Any] = {"date": str(date.today()), "runs": []}
+    parser = options(__doc__)
+    parser.add_argument("--gigabytes", type=float, nargs="+", default=[1.0])
+    chosen = parser.parse_args()
+    texts = documents(chosen.text)
+    result: dict[str, Any] = {"runs": []}
     for gigabytes in chosen.gigabytes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            documents = write_corpus(folder / "own.jsonl.zst", texts, int(gigabytes * 1e9))
+            count = write_corpus(folder / "own.jsonl.zst", texts, int(gigabytes * 1e9))
             (folder / "memory.toml").write_text(RECIPE.format(path=folder / "own.jsonl.zst"))
             command = [str(Path(sys.executable).with_name("llmctl")), "curate", str(folder / "memory.toml"), "--runs", name]
             started = time.time()
@@ -73,15 +64,13 @@ def main() -> None:
             _, status, usage = os.wait4(made.pid, 0)
             if status:
                 sys.exit(f"llmctl curate failed: {told[-2000:]}")
-            run = {"gigabytes": gigabytes, "documents": documents, "seconds": time.time() - started}
+            run = {"gigabytes": gigabytes, "documents": count, "seconds": time.time() - started}
             run["peak_gib"] = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
             (stats,) = Path(name).glob("memory/corpus-*/stats.json")
             run["left"] = json.loads(stats.read_text())["own"]
             result["runs"].append(run)
-            print(f"{gigabytes:g} GB, {documents:,} documents: {run['seconds']:.0f} s, {run['peak_gib']:.2f} GiB, {run['left']}")
-    result |= {"hardware": hardware(), "versions": versions()}
-    if chosen.out:
-        chosen.out.write_text(json.dumps(result, indent=1) + "\n")
+            print(f"{gigabytes:g} GB, {count:,} documents: {run['seconds']:.0f} s, {run['peak_gib']:.2f} GiB, {run['left']}")
+    write_result(result, chosen.out)
 
 
 if __name__ == "__main__":

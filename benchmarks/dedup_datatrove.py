@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
+from common import WORKERS, documents, options, write_result
+
 BANDS, ROWS, NGRAM = 26, 11, 5
-WORKERS = 2
 
 
 def peer(folder: Path) -> None:
@@ -52,24 +52,12 @@ def peer(folder: Path) -> None:
     (folder / "peer.json").write_text(json.dumps(result))
 
 
-def documents(megabytes: int, text: Path | None) -> list[str]:
-    if text is None:
-        from llmctl.corpus.builtin import installed_packages
-
-        return [document.text for document in installed_packages(megabytes * 1_000_000)]
-    from llmctl.corpus.local import Faults, read_rows
-
-    return [row["text"] for _, row in read_rows(text, Faults("skip"))]
-
-
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--peer-python", type=Path)
-    options.add_argument("--megabytes", type=int, default=100)
-    options.add_argument("--text", type=Path)
-    options.add_argument("--out", type=Path)
-    options.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
-    chosen = options.parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--peer-python", type=Path)
+    parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
     if chosen.peer:
         peer(chosen.peer)
         return
@@ -79,9 +67,8 @@ def main() -> None:
     from llmctl.corpus.duplicates import find_copies
     from llmctl.corpus.engine import load_daft
     from llmctl.recipe.corpus_schema import DedupTable
-    from llmctl.runs.machine import hardware, versions
 
-    texts = documents(chosen.megabytes, chosen.text)
+    texts = documents(chosen.text, chosen.megabytes)
     size = sum(len(text.encode()) for text in texts)
     print(f"{len(texts):,} documents, {size / 1e6:.1f} MB")
     with tempfile.TemporaryDirectory() as name:
@@ -96,7 +83,7 @@ def main() -> None:
         load_daft()
         runs = {"llmctl": DedupTable(ngram=NGRAM, bands=BANDS, rows=ROWS)}
         runs["not verified"] = runs["llmctl"].model_copy(update={"similarity": 1e-9})
-        result: dict = {"date": str(date.today()), "documents": len(texts), "bytes": size}
+        result: dict = {"documents": len(texts), "bytes": size}
         kept = {}
         for name, settings in runs.items():
             started = time.time()
@@ -117,9 +104,7 @@ def main() -> None:
                 result[name] |= alone
                 difference = abs(len(mine) - len(theirs)) / len(texts)
                 print(f"{name}: {alone}, {difference:.2%} of the documents")
-        result |= {"hardware": hardware(), "versions": versions()}
-    if chosen.out:
-        chosen.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(result, chosen.out)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-WORKERS = 2
+from common import WORKERS, documents, options, write_result
 
 
 def peer(folder: Path) -> None:
@@ -48,19 +47,6 @@ def peer(folder: Path) -> None:
     seconds = time.time() - started
     kept = [int(json.loads(line)["id"]) for file in (folder / "kept").glob("*.jsonl") for line in file.open()]
     (folder / "peer.json").write_text(json.dumps({"seconds": seconds, "kept": kept}))
-
-
-def documents(text: Path, megabytes: int) -> list[str]:
-    from llmctl.corpus.local import Faults, read_rows
-
-    texts, size = [], 0
-    for _, row in read_rows(text, Faults("skip")):
-        body = row["text"].strip()
-        size += len(body.encode())
-        if size > megabytes * 1_000_000:
-            break
-        texts.append(body)
-    return texts
 
 
 def passing(texts: list[str], folder: Path) -> tuple[float, set[int], dict[str, int]]:
@@ -95,13 +81,11 @@ def passing(texts: list[str], folder: Path) -> tuple[float, set[int], dict[str, 
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--peer-python", type=Path)
-    options.add_argument("--megabytes", type=int, default=30)
-    options.add_argument("--text", type=Path)
-    options.add_argument("--out", type=Path)
-    options.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
-    chosen = options.parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--peer-python", type=Path)
+    parser.add_argument("--megabytes", type=int, default=30)
+    parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
     if chosen.peer:
         peer(chosen.peer)
         return
@@ -109,14 +93,13 @@ def main() -> None:
     import pyarrow.parquet
 
     from llmctl.corpus.engine import load_daft
-    from llmctl.runs.machine import hardware, versions
 
     if chosen.text is None:
-        options.error("--text is needed")
-    texts = documents(chosen.text, chosen.megabytes)
+        parser.error("--text is needed: code passes none of these filters")
+    texts = [text.strip() for text in documents(chosen.text, chosen.megabytes)]
     size = sum(len(text.encode()) for text in texts)
     print(f"{len(texts):,} documents, {size / 1e6:.1f} MB")
-    result: dict[str, Any] = {"date": str(date.today()), "documents": len(texts), "bytes": size}
+    result: dict[str, Any] = {"documents": len(texts), "bytes": size}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "parquet").mkdir()
@@ -136,9 +119,7 @@ def main() -> None:
             result["datatrove"] = {"seconds": other["seconds"], "kept": len(theirs), "ratio": other["seconds"] / seconds} | alone
             print(f"datatrove  {other['seconds']:8.1f} s   {len(theirs):,} pass")
             print(f"datatrove takes {result['datatrove']['ratio']:.1f} times as long; {alone}")
-        result |= {"hardware": hardware(), "versions": versions()}
-    if chosen.out:
-        chosen.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(result, chosen.out)
 
 
 if __name__ == "__main__":

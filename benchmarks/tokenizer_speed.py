@@ -9,15 +9,14 @@ encoding the time of a whole pass (the best of three, each with a new encoder an
 equal; for training to 32,000 tokens on nine tenths the time and the bytes per token on the last tenth. `--out` writes it as JSON.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
+
+from common import documents, options, write_result
 
 VOCABULARY = 32_000
 
@@ -31,36 +30,19 @@ def best_of_three(work: Callable[[], Any]) -> tuple[float, Any]:
     return min(seconds), result
 
 
-def documents(megabytes: int, text: Path | None) -> list[str]:
-    from llmctl.corpus.builtin import installed_packages
-    from llmctl.corpus.local import Faults, read_rows
-
-    rows = (d.text for d in installed_packages()) if text is None else (row["text"] for _, row in read_rows(text, Faults("skip")))
-    texts, size = [], 0
-    for body in rows:
-        size += len(body.encode())
-        if size > megabytes * 1_000_000:
-            break
-        texts.append(body)
-    return texts
-
-
 def main() -> None:
     import numpy as np
 
-    from llmctl.runs.machine import hardware, versions
     from llmctl.tokens.encoder import Encoder
     from llmctl.tokens.tokenizer import compression, load_tokenizer, train_tokenizer
 
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--megabytes", type=int, default=60)
-    options.add_argument("--text", type=Path)
-    options.add_argument("--out", type=Path)
-    chosen = options.parse_args()
-    texts = documents(chosen.megabytes, chosen.text)
+    parser = options(__doc__)
+    parser.add_argument("--megabytes", type=int, default=60)
+    chosen = parser.parse_args()
+    texts = documents(chosen.text, chosen.megabytes)
     size = sum(len(text.encode()) for text in texts)
     print(f"{len(texts):,} documents, {size / 1e6:.1f} MB")
-    result: dict[str, Any] = {"date": str(date.today()), "documents": len(texts), "bytes": size, "training": {}}
+    result: dict[str, Any] = {"documents": len(texts), "bytes": size, "training": {}}
     heldout, train = texts[::10], [text for place, text in enumerate(texts) if place % 10]
     with tempfile.TemporaryDirectory() as folder:
         for trainer in ("tokenizers", "rustbpe"):
@@ -83,9 +65,7 @@ def main() -> None:
     for name, taken in seconds.items():
         print(f"encoding, {name:18s}{taken:8.2f} s   {size / taken / 1e6:8.1f} MB/s")
     print(f"encode_batch_fast takes {encode_batch / quick:.1f} times as long; ids equal: {equal}")
-    result |= {"hardware": hardware(), "versions": versions()}
-    if chosen.out:
-        chosen.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(result, chosen.out)
 
 
 if __name__ == "__main__":
