@@ -24,7 +24,8 @@ def show_statistics(found: dict[str, Statistics], as_json: bool) -> None:
         print(json.dumps({name: asdict(statistics) for name, statistics in found.items()}, indent=2, ensure_ascii=False))
         return
     console = Console()
-    table = Table(title="bytes per token (characters per token)", title_justify="left", box=None, pad_edge=False)
+    console.print("bytes per token (characters per token)", highlight=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("text")
     for name in found:
         table.add_column(name, justify="right")
