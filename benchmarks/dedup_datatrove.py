@@ -64,8 +64,10 @@ def main() -> None:
     import pyarrow
     import pyarrow.parquet
 
+    from llmctl.corpus.documents import Document
     from llmctl.corpus.duplicates import find_copies
     from llmctl.corpus.engine import load_daft
+    from llmctl.corpus.pool import writing_pool
     from llmctl.recipe.corpus_schema import DedupTable
 
     texts = documents(chosen.text, chosen.megabytes)
@@ -74,11 +76,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "parquet").mkdir()
-        table = pyarrow.table({"n": list(range(len(texts))), "text": texts})
-        pyarrow.parquet.write_table(table, folder / "pool.parquet", compression="zstd", row_group_size=2_000)
+        with writing_pool(folder / "pool") as write:
+            for place, text in enumerate(texts):
+                write(Document(text, str(place), "own", str(place)))
+        table = pyarrow.table({"n": list(map(str, range(len(texts)))), "text": texts})
         for worker in range(WORKERS):  # datatrove's workers share files, not rows
             part = table.take(list(range(worker, len(texts), WORKERS)))
-            part = part.set_column(0, "n", part["n"].cast("string"))
             pyarrow.parquet.write_table(part, folder / "parquet" / f"{worker}.parquet", compression="zstd")
         load_daft()
         runs = {"llmctl": DedupTable(ngram=NGRAM, bands=BANDS, rows=ROWS)}
@@ -87,7 +90,7 @@ def main() -> None:
         kept = {}
         for name, settings in runs.items():
             started = time.time()
-            copies, _ = find_copies(folder / "pool.parquet", settings)
+            copies, _ = find_copies(folder / "pool", settings)
             seconds = time.time() - started
             kept[name] = set(range(len(texts))) - set(copies)
             result[name] = {"seconds": seconds, "survivors": len(kept[name])}

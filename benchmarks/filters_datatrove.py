@@ -66,16 +66,16 @@ def passing(texts: list[str], folder: Path) -> tuple[float, set[int], dict[str, 
         if name in PROFILES["code"] and name in PROFILES["c4"] and name not in lines and name not in apart
     }
     rules = FilterTable(**PROFILES["c4"] | gopher)
-    with writing_pool(folder / "pool.parquet") as write:
+    with writing_pool(folder / "pool") as write:
         for place, text in enumerate(texts):
             write(Document(text, str(place), "own", str(place)))
     attrition = Attrition()
     started = time.time()
-    filter_pool("own", folder / "pool.parquet", folder / "passed.parquet", rules, CorpusTable(), folder, attrition)
+    filter_pool("own", folder / "pool", folder / "passed", rules, CorpusTable(), folder, attrition)
     seconds = time.time() - started
     return (
         seconds,
-        {int(d.id) for d in read_pool(folder / "passed.parquet")},
+        {int(d.id) for d in read_pool(folder / "passed")},
         {r["rule"]: r["documents"] for r in attrition.rows()},
     )
 

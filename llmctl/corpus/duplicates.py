@@ -15,7 +15,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from llmctl.corpus.engine import load_daft
+from llmctl.corpus.engine import load_daft, streamed
+from llmctl.corpus.pool import count_of
 from llmctl.corpus.segments import mixed
 from llmctl.recipe.corpus_schema import DedupTable, Engine
 
@@ -38,46 +39,62 @@ class Copy:
 def find_copies(
     pool: Path, table: DedupTable, engine: Engine = "native", ray_address: str | None = None
 ) -> tuple[dict[int, Copy], int]:
-    """Which of the documents in `pool` (Parquet with `n` and `text`) are to go, and how many there are."""
+    """Which of the documents of a pool are to go, and how many there are."""
     daft = load_daft(engine, ray_address)
-    from daft.functions import hash as hashed
-    from daft.functions import minhash, normalize
+    from daft.functions import normalize
 
     normal = normalize(daft.col("text"), remove_punct=True, lowercase=True, white_space=True)
-    frame = daft.read_parquet(str(pool)).with_column("normal", normal)
-    columns = [daft.col("n"), daft.col("text").length_bytes().alias("bytes")]
-    columns += [daft.col("date")] if table.keep == "newest" else []
-    columns += [hashed(daft.col("normal"), seed=seed).alias(f"hash{seed}") for seed in (0, 1)]
+    signatures = Signatures(daft, pool, normal, table)
+    order = signatures.order
+    copies = exact_copies(signatures.hashes, order)
     if table.fuzzy:
-        values = minhash(
-            daft.col("normal"), num_hashes=table.bands * table.rows, ngram_size=table.ngram, hash_function="xxhash3_64"
-        )
-        columns.append(band_hashes(daft, table)(values).alias("bands"))
-    rows = frame.select(*columns).to_arrow().sort_by("n").combine_chunks()
-    sizes, *hashes = (rows[name].to_numpy() for name in ("bytes", "hash0", "hash1"))
-    # Places in the order in which documents are preferred.
-    order = np.arange(len(sizes))
-    if table.keep == "longest":
-        order = np.argsort(-sizes, kind="stable")
-    elif table.keep == "newest":
-        _, ages = np.unique(rows["date"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
-        order = np.argsort(-ages, kind="stable")
-    copies = exact_copies(hashes[0], hashes[1], order)
-    if table.fuzzy:
-        bands = rows["bands"].combine_chunks().flatten().to_numpy().reshape(len(sizes), table.bands)
-        del rows
         here = np.array([place for place in order if int(place) not in copies], dtype=np.int64)
-        wanted = sharing_a_band(bands, here)
-        with Sketches(pool.with_suffix(".sketches"), len(sizes)) as sketch:
+        wanted = sharing_a_band(signatures.bands, here)
+        with Sketches(pool.with_suffix(".sketches"), len(wanted)) as sketch:
             if wanted.any():
-                chosen = frame.where(places(daft, wanted)(daft.col("n")))
-                sketch.write(chosen.select(daft.col("n"), sketches(daft, table.ngram)(daft.col("normal")).alias("sketch")))
-            near = near_copies(shared_bands(bands, here), sketch, order, table.similarity)
+                chosen, sketched = places(daft, wanted)(daft.col("n")), sketches(daft, table.ngram)(normal).alias("sketch")
+                sketch.write(streamed(daft, pool, lambda frame: frame.where(chosen).select(daft.col("n"), sketched)))
+            near = near_copies(shared_bands(signatures.bands, here), sketch, order, table.similarity)
         for place, copy in copies.items():
             if (other := near.get(copy.kept)) is not None:  # what was kept of equal documents is a near copy of another
                 copies[place] = replace(copy, kept=other.kept, similarity=other.similarity)
         copies |= near
-    return copies, len(sizes)
+    return copies, len(order)
+
+
+class Signatures:
+    """What tells the documents of a pool apart, by place: two hashes, hashes of bands, and what they are preferred by."""
+
+    def __init__(self, daft: Any, pool: Path, normal: Any, table: DedupTable) -> None:
+        from daft.functions import hash as hashed
+        from daft.functions import minhash
+
+        count = count_of(pool)
+        self.hashes = np.empty((2, count), dtype=np.uint64)
+        self.bands = np.empty((count, table.bands if table.fuzzy else 0), dtype=np.uint64)
+        sizes, dates = np.empty(count, dtype=np.int64), np.empty(count, dtype=object)
+        columns = [daft.col("n"), daft.col("text").length_bytes().alias("bytes")]
+        columns += [daft.col("date")] if table.keep == "newest" else []
+        columns += [hashed(normal, seed=seed).alias(f"hash{seed}") for seed in (0, 1)]
+        if table.fuzzy:
+            values = minhash(normal, num_hashes=table.bands * table.rows, ngram_size=table.ngram, hash_function="xxhash3_64")
+            columns.append(band_hashes(daft, table)(values).alias("bands"))
+        for batch in streamed(daft, pool, lambda frame: frame.select(*columns)):
+            here = batch["n"].to_numpy()
+            sizes[here] = batch["bytes"].to_numpy()
+            if table.keep == "newest":
+                dates[here] = batch["date"].to_numpy(zero_copy_only=False)
+            for seed in (0, 1):
+                self.hashes[seed, here] = batch[f"hash{seed}"].to_numpy()
+            if table.fuzzy:
+                self.bands[here] = batch["bands"].flatten().to_numpy().reshape(len(here), -1)
+        self.order = np.arange(count)
+        """Places in the order in which documents are preferred."""
+        if table.keep == "longest":
+            self.order = np.argsort(-sizes, kind="stable")
+        elif table.keep == "newest":
+            _, ages = np.unique(dates.astype(str), return_inverse=True)
+            self.order = np.argsort(-ages, kind="stable")
 
 
 def ranks(order: np.ndarray) -> np.ndarray:
@@ -87,8 +104,9 @@ def ranks(order: np.ndarray) -> np.ndarray:
     return rank
 
 
-def exact_copies(first: np.ndarray, second: np.ndarray, order: np.ndarray) -> dict[int, Copy]:
-    """Copies among documents of these hashes of 64 bits each."""
+def exact_copies(hashes: np.ndarray, order: np.ndarray) -> dict[int, Copy]:
+    """Copies among documents of these hashes, [2, D]."""
+    first, second = hashes
     by_hash = np.lexsort((ranks(order), second, first))
     equal = (first[by_hash[1:]] == first[by_hash[:-1]]) & (second[by_hash[1:]] == second[by_hash[:-1]])
     copies, kept = {}, -1
@@ -133,10 +151,10 @@ class Sketches:
         self._opened.close()
         self.file.unlink(missing_ok=True)
 
-    def write(self, frame: Any) -> None:
-        """Of a frame of `n` and `sketch`."""
+    def write(self, batches: Iterable[Any]) -> None:
+        """Of Arrow batches of `n` and `sketch`."""
         at = 0
-        for batch in frame.to_arrow_iter():
+        for batch in batches:
             column = batch["sketch"]
             offsets = column.offsets.to_numpy()
             column.values.slice(offsets[0], offsets[-1] - offsets[0]).to_numpy().tofile(self._opened)

@@ -3,9 +3,11 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+from llmctl.corpus.pool import parts_of
 from llmctl.errors import StageFailed, require_package
 from llmctl.recipe.corpus_schema import Engine
 
@@ -52,11 +54,24 @@ def require_answer(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def in_order(frame: Any) -> Iterator[dict[str, Any]]:
-    """Rows of a frame of which `n` counts the rows from 0, in the order of `n`, as the engine hands them out."""
+def streamed(daft: Any, pool: Path, query: Callable[[Any], Any]) -> Iterator[Any]:
+    """Arrow batches of what `query` makes of a frame of the documents in `pool`, in any order.
+
+    The native runner (daft 0.7) makes all its results, and reads all its files for them, however slowly they are taken: it gets
+    a file at a time. Ray's runner waits.
+    """
+    from daft.runners import get_or_infer_runner_type
+
+    files = [str(part) for part in parts_of(pool)]
+    for together in [[file] for file in files] if get_or_infer_runner_type() == "native" else [files]:
+        yield from query(daft.read_parquet(together)).to_arrow_iter()
+
+
+def in_order(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Rows of Arrow batches of which `n` counts the rows from 0, in the order of `n`."""
     waiting: dict[int, dict[str, Any]] = {}
     following = 0
-    for batch in frame.to_arrow_iter():
+    for batch in batches:
         for row in batch.to_pylist():
             waiting[row["n"]] = row
             while following in waiting:

@@ -1,5 +1,6 @@
 """Read the sources of text, and drop what the filters do not let pass: on the engine, a batch of documents at a time."""
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 from llmctl import events
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.documents import Document, rejects_file, writing_rows
-from llmctl.corpus.engine import in_order, load_daft
+from llmctl.corpus.engine import in_order, load_daft, streamed
 from llmctl.corpus.fasttext_models import load_model, share_of
 from llmctl.corpus.personal import masked
 from llmctl.corpus.pool import COLUMNS, writing_pool
@@ -27,7 +28,7 @@ def gathered(source: Source, table: CorpusTable, out: Path, attrition: Attrition
     Raises:
         UserError: the source cannot be read.
     """
-    read, passed = (out / ".pools" / f"{source.name}.{name}.parquet" for name in ("read", "passed"))
+    read, passed = (out / ".pools" / f"{source.name}.{name}" for name in ("read", "passed"))
     rules = source.table.filter or table.filter
     try:
         size, most = 0, source.table.max_bytes
@@ -41,11 +42,11 @@ def gathered(source: Source, table: CorpusTable, out: Path, attrition: Attrition
                     events.progress(f"reading {source.name}", size, most, "bytes")
         if rules is not None:
             filter_pool(source.name, read, passed, rules, table, out, attrition)
-            read.unlink()
+            shutil.rmtree(read)
         yield passed if rules is not None else read
     finally:
-        for file in (read, passed):
-            file.unlink(missing_ok=True)
+        for pool in (read, passed):
+            shutil.rmtree(pool, ignore_errors=True)
 
 
 def filter_pool(
@@ -56,9 +57,10 @@ def filter_pool(
     if rules.language_model is not None:
         load_model(rules.language_model)  # a mistake is told here, and not by a worker
     daft = load_daft(table.engine, table.ray_address)
-    frame = daft.read_parquet(str(pool)).with_column("verdict", verdicts(daft, rules)(daft.col("text")))
+    verdict_of = verdicts(daft, rules)(daft.col("text"))
+    judged = streamed(daft, pool, lambda frame: frame.with_column("verdict", verdict_of))
     with writing_pool(passed) as keep, writing_rows(rejects_file(out, name, "filter")) as reject:
-        for number, row in enumerate(in_order(frame)):
+        for number, row in enumerate(in_order(judged)):
             document = Document(**{column: row[column] for column in COLUMNS})
             verdict, size = row["verdict"], document.size
             if verdict["rule"] is not None:

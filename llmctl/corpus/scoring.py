@@ -1,6 +1,7 @@
 """Score a corpus's training documents by its classifiers, drop the lowest, and repeat the best."""
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from llmctl import events
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.classifiers import Classifier, train
 from llmctl.corpus.documents import read_documents
-from llmctl.corpus.engine import in_order, load_daft
+from llmctl.corpus.engine import in_order, load_daft, streamed
 from llmctl.corpus.pool import writing_pool
 from llmctl.corpus.rewriting import rewriting
 from llmctl.corpus.snapshot import Counts
@@ -92,17 +93,17 @@ def _judged(corpus: Path, source: str, classifiers: list[Classifier], table: Cor
 
         return of_texts
 
-    file = corpus / ".pools" / f"{source}.scored.parquet"
+    pool = corpus / ".pools" / f"{source}.scored"
     try:
-        with writing_pool(file) as write:
+        with writing_pool(pool) as write:
             for document in read_documents(corpus, source, "train"):
                 write(document)
-        frame = daft.read_parquet(str(file))
         judged = [judging(c)(daft.col("text")).alias(c.name) for c in classifiers]
         size = daft.col("text").length_bytes().alias("bytes")
-        yield from in_order(frame.select(daft.col("n"), daft.col("id"), size, *judged))
+        columns = [daft.col("n"), daft.col("id"), size, *judged]
+        yield from in_order(streamed(daft, pool, lambda frame: frame.select(*columns)))
     finally:
-        file.unlink(missing_ok=True)
+        shutil.rmtree(pool, ignore_errors=True)
 
 
 def _tell_topics(source: str, name: str, labels: list[str]) -> None:

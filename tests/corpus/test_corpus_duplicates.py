@@ -13,6 +13,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmctl.corpus import pool
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.dedup import drop_copies
 from llmctl.corpus.documents import Document, documents_file, read_documents, rejects_file, writing
@@ -38,11 +39,11 @@ def changed(text: str, share: float, seed: int) -> str:
 
 
 def pool_of(folder: Path, texts: list[str], dates: list[str] | None = None) -> Path:
-    file = folder / "pool.parquet"
-    with writing_pool(file) as write:
+    made = folder / f"pool{len(list(folder.iterdir()))}"
+    with writing_pool(made) as write:
         for number, text in enumerate(texts):
             write(Document(text, f"d{number}", "own", f"own:{number}", dates[number] if dates else ""))
-    return file
+    return made
 
 
 def true_similarity(mine: str, theirs: str, ngram: int = 5) -> float:
@@ -61,6 +62,22 @@ def test_near_copies_go_and_the_rest_stays(tmp_path):
     for place, copy in copies.items():
         assert (copy.rule, copy.kept) == ("near copy", place - 40)
         assert copy.similarity == pytest.approx(true_similarity(base[place - 40], near[place - 40]), abs=1e-9)
+
+
+def test_a_pool_of_many_files_is_one_of_few(tmp_path, monkeypatch):
+    base = [text_of(seed) for seed in range(30)]
+    texts = [*base, *(changed(text, 0.04, seed) for seed, text in enumerate(base)), base[3].upper(), base[7]]
+    found = []
+    for size in (64_000_000, 5_000):
+        monkeypatch.setattr(pool, "PART_BYTES", size)
+        monkeypatch.setattr(pool, "GROUP_BYTES", size // 2)
+        folder = pool_of(tmp_path, texts)
+        assert [document.text for document in pool.read_pool(folder)] == texts
+        found.append((len(pool.parts_of(folder)), find_copies(folder, DedupTable(keep="longest"))))
+    (few, copies), (many, the_same) = found
+    assert (few, many > 10) == (1, True)
+    assert copies == the_same
+    assert len(copies[0]) == 32
 
 
 def test_case_punctuation_and_white_space_make_no_difference(tmp_path):
