@@ -31,11 +31,11 @@ def documents(text: Path | None, megabytes: float = float("inf")) -> list[str]:
 
 def _read(text: Path | None) -> Iterator[str]:
     from llmctl.corpus.builtin import installed_packages
-    from llmctl.corpus.local import Faults, read_rows
+    from llmctl.corpus.rows import Faults, read_rows
 
     if text is None:
         return (document.text for document in installed_packages())
-    return (row["text"] for _, row in read_rows(text, Faults("skip")))
+    return (row["text"] for _, row in read_rows(str(text), Faults("skip")))
 
 
 def write_result(result: dict[str, Any], out: Path | None) -> None:

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from llmctl.cli_options import Json, RecipeFile, Runs, Set, Smoke, make, readable_errors, stage_options
+
+TokenFormat = Literal["megatron", "olmo"]
 
 tokenizers = typer.Typer(help="Train a tokenizer, and look at what one makes of text.", no_args_is_help=True)
 TokenizerName = Annotated[
@@ -57,6 +59,24 @@ def show_tokenizer(
 
         folder, _ = find_tokenizer(RunStore(runs or default_root()), tokenizer)
         show_tokens(load_tokenizer(folder), sys.stdin.read() if text == "-" else text, ids)
+
+
+@tokenizers.command("export")
+def export_tokens(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    run: Annotated[str | None, typer.Option(help="Left out: the run with the newest tokens.", show_default=False)] = None,
+    source: Annotated[list[str] | None, typer.Option(help="One source alone; may be repeated.", show_default=False)] = None,
+    format_: Annotated[TokenFormat, typer.Option("--format", help="Files of Megatron-LM, or of OLMo-core.")] = "megatron",
+    runs: Runs = None,
+) -> None:
+    """Write a run's token ids for other trainers. Example: llmctl tokenizer export out --run olmo_small --source stdlib"""
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.stages.inspecting import find_tokens
+        from llmctl.tokens.export import export_shards
+
+        for line in export_shards(find_tokens(RunStore(runs or default_root()), run), source or [], folder, format_):
+            print(line)
 
 
 inspecting = typer.Typer(help="Look at what a run is made of.", no_args_is_help=True)

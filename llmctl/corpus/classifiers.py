@@ -16,7 +16,7 @@ from typing import Any
 from llmctl import events
 from llmctl.corpus.documents import read_documents
 from llmctl.corpus.fasttext_models import PREFIX, label_scores, load_model
-from llmctl.corpus.local import Faults, read_rows
+from llmctl.corpus.rows import Faults, read_rows
 from llmctl.errors import UserError
 from llmctl.recipe.classifier_schema import ClassifierTable
 
@@ -82,7 +82,7 @@ def _texts(label: str, table: ClassifierTable, corpus: Path, sources: list[str])
         if place in sources:
             found = (document.text for document in read_documents(corpus, place, "train"))
         else:
-            found = (str(row.get("text") or "") for _, row in read_rows(Path(place), Faults("skip")))
+            found = (str(row.get("text") or "") for _, row in read_rows(place, Faults("skip")))
         beginnings = (text[: table.characters] for text in found if text.strip())
         yield from islice(beginnings, max(1, table.examples // len(places)))
 

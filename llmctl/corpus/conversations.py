@@ -10,8 +10,8 @@ from llmctl.corpus import chat
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.documents import Conversation, conversations_file, writing
 from llmctl.corpus.heldout import HeldOutLines, is_heldout, place_of
-from llmctl.corpus.local import Faults
 from llmctl.corpus.personal import masked
+from llmctl.corpus.rows import Faults
 from llmctl.corpus.shapes import KNOWN, as_messages
 from llmctl.corpus.sources import Source, asked_about, rows_of
 from llmctl.errors import UserError

@@ -22,6 +22,8 @@ def load_daft(engine: Engine = "native", ray_address: str | None = None) -> Any:
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
     os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    for name in ("daft_io", "daft_scan", "daft_local_execution"):  # what they write is raised, too
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     import daft
     from daft.runners import get_or_infer_runner_type
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmctl.errors import UserError
-
-PREFIX = "hf:"
+from llmctl.recipe.fields import HUB
 
 
 def read_hub(path: str, split: str, subset: str | None, files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -16,7 +15,7 @@ def read_hub(path: str, split: str, subset: str | None, files: list[str]) -> Ite
     """
     from datasets import load_dataset
 
-    name = path.removeprefix(PREFIX)
+    name = path.removeprefix(HUB)
     try:
         rows = load_dataset(name, subset, split=split, streaming=True, data_files=files or None)
         for number, row in enumerate(rows, 1):

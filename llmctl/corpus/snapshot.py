@@ -11,6 +11,7 @@ from llmctl import events
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.conversations import hold_out_what_is_asked, write_conversations
 from llmctl.corpus.documents import Document, documents_file, writing
+from llmctl.corpus.engine import load_daft
 from llmctl.corpus.filtering import gathered
 from llmctl.corpus.heldout import HeldOutLines, is_heldout, parted, place_of
 from llmctl.corpus.personal import MASKS
@@ -29,6 +30,7 @@ def snapshot(table: CorpusTable, seed: int, out: Path, attrition: Attrition) -> 
     Raises:
         UserError: a source that cannot be read, or of which nothing is left.
     """
+    load_daft(table.engine, table.ray_address)  # for good, and before anything is read if it is not there
     sources = [Source(name, source) for name, source in table.sources.items()]
     split = Split(table.heldout_fraction, out, attrition, {s.name: Counter() for s in sources if s.kind != "tokens"})
     with ExitStack() as stack:
@@ -67,6 +69,9 @@ class Split:
         with writing(documents_file(self.out, source.name, "heldout")) as write:
 
             def keep(document: Document) -> None:
+                if names and hash(document.text) in self.seen:
+                    self.attrition.add(source.name, "copies", "same text", document.size)
+                    return
                 names.add(document.id)
                 self.heldout.add(document)
                 self.seen.add(hash(document.text))

@@ -9,9 +9,10 @@ from typing import Any
 from llmctl.corpus import builtin
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.documents import Document
-from llmctl.corpus.hub import PREFIX, read_hub
-from llmctl.corpus.local import Faults, Place, read_rows
+from llmctl.corpus.hub import read_hub
+from llmctl.corpus.rows import Faults, Place, read_rows
 from llmctl.recipe.corpus_schema import SourceTable
+from llmctl.recipe.fields import HUB, is_address
 
 BUILTIN_TEXT: dict[str, Callable[[int | None], Iterator[Document]]] = {
     "builtin:python-stdlib": builtin.standard_library,
@@ -65,9 +66,10 @@ def read_source(source: Source, attrition: Attrition) -> Iterator[Document]:
 
 def rows_of(source: Source, faults: Faults) -> Iterator[tuple[Place, dict[str, Any]]]:
     """(place, row) of a source that is not built in."""
-    if source.table.path.startswith(PREFIX):
-        return read_hub(source.table.path, source.table.split, source.table.subset, source.table.files)
-    return read_rows(Path(source.table.path), faults, source.table.files)
+    table = source.table
+    if table.path.startswith(HUB) and not is_address(table.path):
+        return read_hub(table.path, table.split, table.subset, table.files)
+    return read_rows(table.path, faults, table.files)
 
 
 def asked_about(source: Source) -> Iterator[Document]:

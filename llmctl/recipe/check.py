@@ -4,6 +4,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 from llmctl.recipe.corpus_schema import CHAT_BUILTINS, TEXT_BUILTINS
+from llmctl.recipe.fields import BUILTIN, is_address, is_path
 from llmctl.recipe.filter_schema import FilterTable
 from llmctl.recipe.graph import parents_of, stage_order
 from llmctl.recipe.outside import check_model_folder
@@ -47,10 +48,12 @@ def check(recipe: Recipe, broken: Set[str] = frozenset()) -> list[Problem]:
 def check_sources(recipe: Recipe) -> Iterator[Problem]:
     for name, source in recipe.corpus.sources.items():
         key = ("corpus", "sources", name, "path")
-        if source.path.startswith("builtin:"):
+        if source.path.startswith(BUILTIN):
             if source.path not in CHAT_BUILTINS + TEXT_BUILTINS:
                 yield key, f"path = {source.path!r}: unknown; known are {', '.join(TEXT_BUILTINS + CHAT_BUILTINS)}"
-        elif not source.path.startswith("hf:") and not Path(source.path).expanduser().exists():
+        elif source.kind == "tokens" and not is_path(source.path):
+            yield key, f"path = {source.path!r}: token ids are read where they are: copy them to a folder of this machine"
+        elif is_path(source.path) and not Path(source.path).expanduser().exists():
             yield key, f"path = {source.path!r}: no such file or folder (seen from {Path.cwd()})"
         if source.filter is not None and source.kind == "chat":
             yield ("corpus", "sources", name, "filter"), "a filter is for text, and this source holds conversations"
@@ -78,7 +81,7 @@ def check_classifiers(recipe: Recipe) -> Iterator[Problem]:
         key: Key = ("corpus", "classifiers", name)
         for label, places in table.labels.items():
             for place in places:
-                if place not in texts and not Path(place).exists():
+                if place not in texts and not is_address(place) and not Path(place).exists():
                     yield (*key, "labels"), f"{label}: {place!r} is no text source ({', '.join(texts)}), no file and no folder"
         if table.target is not None and table.target not in table.labels:
             yield (*key, "target"), f"target = {table.target!r} is no label; there are {', '.join(table.labels)}"

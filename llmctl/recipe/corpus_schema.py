@@ -20,11 +20,11 @@ class SourceTable(Table):
     """[corpus.sources.NAME]: where documents come from."""
 
     path: Place
-    """A file or folder (.jsonl[.gz|.zst], .parquet, .warc[.gz], .txt, .md, .py), `hf:org/name`, or builtin:python-stdlib,
-    python-packages, python-docstrings, python-errors."""
+    """A file or folder (.jsonl[.gz|.zst], .parquet, .warc[.gz], .txt, .md, .py), also by s3://, gs://, az://, hf:// or https://;
+    a data set `hf:org/name`; or builtin:python-stdlib, python-packages, python-docstrings, python-errors."""
     kind: Literal["text", "chat", "tokens"] = "text"
-    """Documents of text, conversations, or token ids as OLMo-core and dolma write them (.npy, with .csv.gz or without), which
-    are trained on as they are. The built-in chat data are known as such."""
+    """Documents of text, conversations, or token ids as OLMo-core and dolma (.npy, with .csv.gz or without) or Megatron-LM
+    (.bin and .idx) write them, which are trained on as they are. The built-in chat data are known as such."""
     files: list[str] = []
     """Of a folder or data set the files that match one of these patterns, as in "data/wiki-*/*". Empty: all."""
     type: str | None = None

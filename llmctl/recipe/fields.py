@@ -1,5 +1,6 @@
 """What the tables of the schema are built from."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,18 @@ def expanded(place: Any) -> Any:
 
 
 Place = Annotated[str, BeforeValidator(expanded)]
+
+BUILTIN, HUB = "builtin:", "hf:"
+
+
+def is_address(place: str) -> bool:
+    """Whether a place is in an object store or on the web: s3://, gs://, az://, hf://, https://."""
+    return re.match(r"[a-z][a-z0-9]*://", place) is not None
+
+
+def is_path(place: str) -> bool:
+    """Whether a place is a file or folder of this machine."""
+    return not is_address(place) and not place.startswith((BUILTIN, HUB))
 
 
 def execution(default: Any, **constraints: Any) -> Any:

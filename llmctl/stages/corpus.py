@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 from llmctl import events
+from llmctl.recipe.fields import is_path
 from llmctl.recipe.graph import identity as identity_of
 from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 from llmctl.suites.suite import Suite
-
-BUILTIN, HUB = "builtin:", "hf:"
 
 
 def node(recipe: Recipe) -> Node:
@@ -24,12 +23,12 @@ def node(recipe: Recipe) -> Node:
     local = {
         name: fingerprint_path(Path(source.path))
         for name, source in table.sources.items()
-        if source.kind != "tokens" and not source.path.startswith((BUILTIN, HUB))
+        if source.kind != "tokens" and is_path(source.path)
     }
     filters = [table.filter, *(source.filter for source in table.sources.values())]
     models = [Path(rules.language_model) for rules in filters if rules is not None and rules.language_model is not None]
     places = [place for classifier in table.classifiers.values() for found in classifier.labels.values() for place in found]
-    labelled = [Path(place) for place in places if place not in table.sources]
+    labelled = [Path(place) for place in places if place not in table.sources and is_path(place)]
     local |= {str(path): fingerprint_path(path) for path in models + labelled}
     looked_at = sources_to_decontaminate(recipe)
     decontaminated = {"sources": looked_at, "suites": recipe.eval.suites if looked_at else []}

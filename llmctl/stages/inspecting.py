@@ -63,6 +63,18 @@ def find_tokenizer(store: RunStore, name: str | None) -> tuple[str, Artifact | N
     return str(artifact.folder / "tokenizer"), artifact
 
 
+def find_tokens(store: RunStore, run: str | None) -> Path:
+    """The folder of token shards by source of a run, or of the newest, which is named.
+
+    Raises:
+        UserError: there is none.
+    """
+    artifact = newest(store, "tokens", run, "make them with `llmctl pretrain RECIPE`")
+    if run is None:
+        print(f"no run given: the newest tokens are those of {artifact.run} ({artifact.folder})", file=sys.stderr)
+    return artifact.folder / "shards"
+
+
 def heldout_texts(store: RunStore, tokenizer: Artifact) -> dict[str, list[str]]:
     """Held-out text of each source of the corpus that a tokenizer was made for."""
     from llmctl.corpus.documents import read_documents

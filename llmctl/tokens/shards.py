@@ -109,7 +109,7 @@ class TokenShards:
         self.bytes: int = meta["bytes"]
         """UTF-8 bytes of the text."""
         self.parts: list[dict[str, Any]] = meta["parts"]
-        self._kind = np.dtype(meta["dtype"])
+        self.kind = np.dtype(meta["dtype"])
         self.offsets: np.ndarray = np.load(folder / "offsets.npy")
 
     @property
@@ -128,7 +128,7 @@ class TokenShards:
     @cached_property
     def stream(self) -> Joined:
         """All ids, one document after the other."""
-        return self._joined(".npy", self._kind)
+        return self._joined(".npy", self.kind)
 
     @cached_property
     def mask(self) -> Joined | None:

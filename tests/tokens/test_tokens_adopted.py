@@ -46,7 +46,7 @@ def test_ids_that_are_not_the_tokenizers_are_told(tmp_path, written, tokenizer):
     with pytest.raises(UserError, match="3 bytes are no whole number of uint16 ids"):
         adopt_shards(written, tokenizer, tmp_path / "own")
     assert not (tmp_path / "own").exists()
-    with pytest.raises(UserError, match=r"no .npy file of token ids"):
+    with pytest.raises(UserError, match=r"no .npy or .bin file of token ids"):
         adopt_shards(tmp_path / "nothing", tokenizer, tmp_path / "own")
 
 
