@@ -24,6 +24,8 @@ class Document:
     """Where it comes from, for people: a file relative to its source, `file:line`, or a row."""
     date: str = ""
     """As its source has it; later dates sort after earlier ones."""
+    url: str = ""
+    """The address that its source gives it."""
 
     @property
     def size(self) -> int:

@@ -16,6 +16,7 @@ from llmctl.corpus.fasttext_models import load_model, share_of
 from llmctl.corpus.personal import masked
 from llmctl.corpus.pool import COLUMNS, writing_pool
 from llmctl.corpus.sources import Source, read_source
+from llmctl.corpus.urls import read_domains
 from llmctl.recipe.corpus_schema import CorpusTable
 from llmctl.recipe.filter_schema import FilterTable
 
@@ -56,8 +57,10 @@ def filter_pool(
     `rejects/SOURCE/filter.jsonl.zst` with the rule and what it measured."""
     if rules.language_model is not None:
         load_model(rules.language_model)  # a mistake is told here, and not by a worker
+    for file in rules.blocked_domains:
+        read_domains(file)
     daft = load_daft(table.engine, table.ray_address)
-    verdict_of = verdicts(daft, rules)(daft.col("text"))
+    verdict_of = verdicts(daft, rules)(daft.col("text"), daft.col("url"))
     judged = streamed(daft, pool, lambda frame: frame.with_column("verdict", verdict_of))
     with writing_pool(passed) as keep, writing_rows(rejects_file(out, name, "filter")) as reject:
         for number, row in enumerate(in_order(judged)):
@@ -76,19 +79,20 @@ def filter_pool(
 
 
 def verdicts(daft: Any, rules: FilterTable) -> Any:
-    """`judge` as a function of a column."""
+    """`judge` as a function of the columns of texts and of their addresses."""
     kind = daft.DataType.struct(
         {"rule": daft.DataType.string(), "value": daft.DataType.float64(), "text": daft.DataType.string()}
     )
 
     @daft.func.batch(return_dtype=kind, batch_size=500)
-    def of_texts(texts: Any) -> Any:
+    def of_texts(texts: Any, urls: Any) -> Any:
         from llmctl.corpus.filters import judge
 
         def language(texts: list[str]) -> list[float]:
             return share_of(load_model(str(rules.language_model)), texts, rules.languages)
 
-        found = judge(texts.to_pylist(), rules, language if rules.language_model is not None else None)
+        known = language if rules.language_model is not None else None
+        found = judge(texts.to_pylist(), rules, known, urls.to_pylist())
         return [{"rule": verdict.rule, "value": verdict.value, "text": verdict.text} for verdict in found]
 
     return of_texts

@@ -11,6 +11,7 @@ from llmctl.corpus import measures
 from llmctl.corpus.lines import cut, edits
 from llmctl.corpus.repetition import REPEATED_NGRAMS, TOP_NGRAMS, repeated_ngrams, repeated_pieces
 from llmctl.corpus.segments import BATCH_CHARACTERS, Batch, batches
+from llmctl.corpus.urls import broken_rules
 from llmctl.recipe.filter_schema import FilterTable
 
 LONGEST = 8_000_000  # characters of a document that are looked at; a longer one is judged by its beginning
@@ -52,15 +53,21 @@ class Judgement:
             self.drop(rule, values, values > limit)
 
 
-def judge(texts: list[str], table: FilterTable, language: Language | None = None) -> list[Verdict]:
-    """The verdict on each text, in order."""
-    parts = batches(texts, lambda text: min(len(text), LONGEST), BATCH_CHARACTERS)
-    return [verdict for part in parts for verdict in _judge(part, table, language)]
+def judge(texts: list[str], table: FilterTable, language: Language | None = None, urls: list[str] | None = None) -> list[Verdict]:
+    """The verdict on each text, in order; `urls` are the addresses that they come from, "" where there is none."""
+    documents = zip(texts, urls or [""] * len(texts), strict=True)
+    parts = batches(documents, lambda document: min(len(document[0]), LONGEST), BATCH_CHARACTERS)
+    found = []
+    for part in parts:
+        found += _judge([text for text, _ in part], [url for _, url in part], table, language)
+    return found
 
 
-def _judge(originals: list[str], table: FilterTable, language: Language | None) -> list[Verdict]:
+def _judge(originals: list[str], urls: list[str], table: FilterTable, language: Language | None) -> list[Verdict]:
     texts = [_newlines_cut(text[:LONGEST], table.max_newlines) for text in originals]
     batch, judgement = Batch(texts), Judgement(len(texts))
+    for rule, values in broken_rules(urls, table):
+        judgement.at_most(rule, values, 0)
     _judge_sizes(batch, texts, table, judgement)
     _judge_repetition(batch, table, judgement)
     if edits(table):

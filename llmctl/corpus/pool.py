@@ -9,7 +9,7 @@ from llmctl.corpus.documents import Document
 
 GROUP_DOCUMENTS, GROUP_BYTES = 2_000, 8_000_000  # of a row group, which is what is handed to the engine at a time
 PART_BYTES = 64_000_000  # of a file, which is what the engine holds at a time
-COLUMNS = ("id", "text", "source", "path", "date")
+COLUMNS = ("id", "text", "source", "path", "date", "url")
 
 
 @contextmanager

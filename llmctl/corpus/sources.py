@@ -59,7 +59,8 @@ def read_source(source: Source, attrition: Attrition) -> Iterator[Document]:
         if table.max_bytes is not None and used > table.max_bytes:
             break
         date = str(row.get(table.date_field) or "") if table.date_field else ""
-        yield Document(text, f"{source.name}/{row.get('id') or Path(place).name}", source.name, place, date)
+        name = f"{source.name}/{row.get('id') or Path(place).name}"
+        yield Document(text, name, source.name, place, date, str(row.get(table.url_field) or ""))
     if faults.skipped:
         attrition.add(source.name, "read", "unreadable", 0, faults.skipped)
 

@@ -68,11 +68,12 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
 
 
 def check_filter(table: FilterTable | None, key: Key) -> Iterator[Problem]:
-    if table is not None and table.language_model is not None and not Path(table.language_model).is_file():
-        yield (
-            (*key, "language_model"),
-            f"language_model = {table.language_model!r}: no such file (seen from {Path.cwd()})",
-        )
+    if table is None:
+        return
+    named = [("language_model", table.language_model), *(("blocked_domains", file) for file in table.blocked_domains)]
+    for field, file in named:
+        if file is not None and not Path(file).is_file():
+            yield (*key, field), f"{field} = {file!r}: no such file (seen from {Path.cwd()})"
 
 
 def check_classifiers(recipe: Recipe) -> Iterator[Problem]:

@@ -33,6 +33,8 @@ class SourceTable(Table):
     """Bytes of text to take at most, from the beginning; of the built-in sources, files from all over them."""
     text_field: str = "text"
     """Field of a JSON row or Parquet column that holds the text."""
+    url_field: str = "url"
+    """Field with the address that a document comes from, where its rows have one; for the filter's rules about addresses."""
     date_field: str | None = None
     """Field that says when a document is from, for `keep = "newest"`; dates as 2025-01-31."""
     split: str = "train"

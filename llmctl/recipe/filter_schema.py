@@ -88,6 +88,12 @@ class FilterTable(Table):
 
     profile: Profile = "web"
     """Where the other keys have their defaults from: web, prose, code, or c4 (C4's rules alone)."""
+    blocked_domains: list[Place] = []
+    """Files of domains, one a line (as blocklists have them); documents of these and of what is below them are dropped."""
+    blocked_url_phrases: list[str] = []
+    """Phrases in lower case; a document whose address has one anywhere is dropped."""
+    suspect_url_words: list[str] = []
+    """Words in lower case; a document whose address has two different ones is dropped."""
     min_characters: int = Field(default=150, ge=0)
     """Characters of a document at least."""
     min_words: int = Field(default=50, ge=0)

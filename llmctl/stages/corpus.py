@@ -26,10 +26,10 @@ def node(recipe: Recipe) -> Node:
         if source.kind != "tokens" and is_path(source.path)
     }
     filters = [table.filter, *(source.filter for source in table.sources.values())]
-    models = [Path(rules.language_model) for rules in filters if rules is not None and rules.language_model is not None]
+    named = [file for rules in filters if rules is not None for file in (rules.language_model, *rules.blocked_domains)]
     places = [place for classifier in table.classifiers.values() for found in classifier.labels.values() for place in found]
     labelled = [Path(place) for place in places if place not in table.sources and is_path(place)]
-    local |= {str(path): fingerprint_path(path) for path in models + labelled}
+    local |= {str(path): fingerprint_path(path) for path in [*(Path(file) for file in named if file is not None), *labelled]}
     looked_at = sources_to_decontaminate(recipe)
     decontaminated = {"sources": looked_at, "suites": recipe.eval.suites if looked_at else []}
     identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local, "decontaminated": decontaminated}

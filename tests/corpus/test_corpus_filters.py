@@ -1,5 +1,6 @@
 """Filters: each rule drops what it names and nothing else, and measures what the papers define."""
 
+import json
 import random
 from collections import Counter
 
@@ -263,3 +264,43 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
         curated(
             tmp_path / "out", own={"path": str(tmp_path / "own.txt"), "filter": {"language_model": str(tmp_path / "own.txt")}}
         )
+
+
+URLS = {
+    "https://good.org/a": None,
+    "http://bad.org/a": "blocked_domains",
+    "https://www.Deep.bad.org:8080/b?c": "blocked_domains",
+    "https://notbad.org": None,
+    "bad.org/no-scheme": "blocked_domains",
+    "https://[broken": None,
+    "": None,
+    "https://good.org/Free-Casino-Bonus": "blocked_url_phrases",
+    "https://good.org/poker-and-slots": "suspect_url_words",
+    "https://good.org/poker": None,
+}
+
+
+def test_addresses_are_judged_before_the_text(tmp_path):
+    domains = tmp_path / "domains.txt"
+    domains.write_text("# unwanted\nBAD.org  # all of it\n\nelse.where.net\n")
+    table = FilterTable(
+        blocked_domains=[str(domains)], blocked_url_phrases=["casino-bonus"], suspect_url_words=["poker", "slots", "bets"]
+    )
+    verdicts = judge([prose()] * len(URLS), table, None, list(URLS))
+    assert {url: verdict.rule for url, verdict in zip(URLS, verdicts, strict=True)} == URLS
+    assert [verdict.rule for verdict in judge(["short"], table, None, ["http://bad.org"])] == ["blocked_domains"]
+
+
+def test_addresses_of_rows_reach_the_rules(tmp_path):
+    domains = tmp_path / "domains.txt"
+    domains.write_text("bad.org\n")
+    rows = [{"text": prose(n), "link": f"https://{'bad' if n % 4 == 0 else 'good'}.org/{n}"} for n in range(20)]
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rules = {"profile": "web", "blocked_domains": [str(domains)]}
+    counts, lost = curated(tmp_path / "out", own={"path": str(file), "url_field": "link", "filter": rules})
+    assert lost["own", "blocked_domains"] == 5
+    assert counts["own"]["train_documents"] + counts["own"]["heldout_documents"] == 15
+    kept = {document.url for document in read_documents(tmp_path / "out", "own", "train")}
+    assert kept
+    assert all(url.startswith("https://good.org/") for url in kept)
