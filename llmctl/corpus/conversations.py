@@ -112,13 +112,13 @@ def _about_python(
     make, asked = BUILTIN_CHAT[source.table.path], set[int]()
     for held_out in (True, False):
         for document in asked_about(source):
-            if is_heldout(document.id, fraction) != held_out or (not held_out and heldout.overlaps(document.text)):
+            if is_heldout(document.id, fraction) != held_out or (not held_out and heldout.like(document.text) is not None):
                 continue
             for conversation in make([document], source.name, seed):
                 if held_out:
                     asked |= _questions(conversation)
                 elif not asked.isdisjoint(_questions(conversation)):
-                    attrition.add(source.name, "held out", "asks what is held out", conversation.size)
+                    attrition.add(source.name, "split", "asks what is held out", conversation.size, text=conversation.text)
                     continue
                 yield conversation, held_out
 

@@ -67,7 +67,7 @@ def filter_pool(
             document = Document(**{column: row[column] for column in COLUMNS})
             verdict, size = row["verdict"], document.size
             if verdict["rule"] is not None:
-                attrition.add(name, "filter", verdict["rule"], size)
+                attrition.add(name, "filter", verdict["rule"], size, text=document.text)
                 reject(asdict(document) | {"rule": verdict["rule"], "value": round(verdict["value"], 4)})
             elif verdict["text"] is not None:
                 attrition.add(name, "filter", "lines and phrases cut", size - len(verdict["text"].encode()), documents=0)

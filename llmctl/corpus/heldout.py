@@ -51,13 +51,13 @@ class HeldOutLines:
     def __init__(self) -> None:
         self._added: list[np.ndarray] = []
         self._sizes: list[int] = []
-        self._names: set[str] = set()
+        self._names: dict[str, None] = {}
         self._lines, self._owners = np.empty(0, np.int64), np.empty(0, np.int64)
 
     def add(self, document: Document) -> None:
         if document.id in self._names:  # text and conversations may be about the same file
             return
-        self._names.add(document.id)
+        self._names[document.id] = None
         self._added.append(telling_lines(document.text))
         self._sizes.append(len(self._added[-1]))
 
@@ -70,8 +70,8 @@ class HeldOutLines:
         self._lines, self._owners = lines[order], owners[order]
         self._added.clear()
 
-    def overlaps(self, text: str) -> bool:
-        """Whether `text` shares more than half of its own lines, or of a held-out document's, with that document."""
+    def like(self, text: str) -> str | None:
+        """The name of a held-out document with which `text` shares more than half of its own lines, or of that document's."""
         if self._added:
             self._take_in()
         lines = telling_lines(text)
@@ -80,6 +80,7 @@ class HeldOutLines:
         shared: Counter[int] = Counter()
         for place in np.flatnonzero((high > low) & (high - low <= common)):
             shared.update(self._owners[low[place] : high[place]].tolist())
-        return any(
-            count >= FEWEST_LINES and count > OVERLAP * min(len(lines), self._sizes[index]) for index, count in shared.items()
-        )
+        for index, count in shared.items():
+            if count >= FEWEST_LINES and count > OVERLAP * min(len(lines), self._sizes[index]):
+                return list(self._names)[index]
+        return None

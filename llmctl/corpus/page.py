@@ -78,8 +78,12 @@ def _sources(counts: dict[str, dict[str, int]]) -> str:
 def _attrition(attrition: list[dict[str, Any]]) -> str:
     if not attrition:
         return "<p>Nothing.</p>"
-    rows = [[r["source"], r["step"], r["rule"], f"{r['documents']:,}", _megabytes(r["bytes"])] for r in attrition]
-    return _table(["source", "step", "rule", "documents", "text"], rows)
+    rows = [[r["source"], r["step"], r["rule"], f"{r['documents']:,}", _megabytes(r["bytes"]), _tokens(r)] for r in attrition]
+    return _table(["source", "step", "rule", "documents", "text", "tokens, about"], rows)
+
+
+def _tokens(row: dict[str, Any]) -> str:
+    return "" if row["tokens"] is None else f"{row['tokens']:,}"
 
 
 def _mixes(recipe: Recipe) -> Iterator[str]:
@@ -161,7 +165,7 @@ def _samples(corpus: Path) -> Iterator[str]:
         shown[source, row["rule"]] += 1
         text = row.get("text") or "\n".join(f"{m['role']}: {m['content']}" for m in row["messages"])
         why = ", ".join(
-            f"{key} {row[key]}" for key in ("value", "similarity", "kept", "score", "question", "share") if key in row
+            f"{key} {row[key]}" for key in ("value", "similarity", "kept", "like", "score", "question", "share") if key in row
         )
         title = f"{escape(row['id'])}: {escape(why)}"
         by_rule[f"{step}: {row['rule']}"].append(f"<p>{title}</p><pre>{escape(text[:SHOWN])}</pre>")

@@ -45,7 +45,7 @@ class Rewriting:
         self._reject(asdict(item) | {"rule": rule} | why)
         if isinstance(item, Conversation):
             self.count[f"kind_{item.kind or 'chat'}"] -= 1
-        self.attrition.add(self.source, self.step, rule, item.size)
+        self.attrition.add(self.source, self.step, rule, item.size, text=item.text)
 
 
 @contextmanager

@@ -1,16 +1,17 @@
 """The corpus of a run: every source read, filtered, split, cleared of near copies of what is held out, and written down."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from llmctl import events
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.conversations import hold_out_what_is_asked, write_conversations
-from llmctl.corpus.documents import Document, documents_file, writing
+from llmctl.corpus.documents import Document, documents_file, rejects_file, writing, writing_rows
 from llmctl.corpus.engine import load_daft
 from llmctl.corpus.filtering import gathered
 from llmctl.corpus.heldout import HeldOutLines, is_heldout, parted, place_of
@@ -34,6 +35,9 @@ def snapshot(table: CorpusTable, seed: int, out: Path, attrition: Attrition) -> 
     sources = [Source(name, source) for name, source in table.sources.items()]
     split = Split(table.heldout_fraction, out, attrition, {s.name: Counter() for s in sources if s.kind != "tokens"})
     with ExitStack() as stack:
+        for source in sources:
+            if source.kind == "text":
+                split.rejects[source.name] = stack.enter_context(writing_rows(rejects_file(out, source.name, "split")))
         texts = [
             (source, stack.enter_context(gathered(source, table, out, attrition, split.counts[source.name])))
             for source in sources
@@ -59,6 +63,8 @@ class Split:
     attrition: Attrition
     counts: Counts
     heldout: HeldOutLines = field(default_factory=HeldOutLines)
+    rejects: dict[str, Callable[[dict[str, Any]], None]] = field(default_factory=dict)
+    """Of every source, what writes down a document that is left out."""
     seen: set[int] = field(default_factory=set)
     """Hashes of the texts that are written."""
 
@@ -70,7 +76,7 @@ class Split:
 
             def keep(document: Document) -> None:
                 if names and hash(document.text) in self.seen:
-                    self.attrition.add(source.name, "copies", "same text", document.size)
+                    self._drop(source, document, "same text")
                     return
                 names.add(document.id)
                 self.heldout.add(document)
@@ -94,15 +100,14 @@ class Split:
             for document in self._documents(file):
                 if document.id in chosen:
                     continue
-                size = document.size
                 if hash(document.text) in self.seen:
-                    self.attrition.add(name, "copies", "same text", size)
-                elif self.heldout.overlaps(document.text):
-                    self.attrition.add(name, "held out", "like a held-out document", size)
+                    self._drop(source, document, "same text")
+                elif (like := self.heldout.like(document.text)) is not None:
+                    self._drop(source, document, "like a held-out document", like=like)
                 else:
                     self.seen.add(hash(document.text))
                     write(document)
-                    self._count(source, "train", size)
+                    self._count(source, "train", document.size)
                     if self.counts[name]["train_documents"] % 200 == 0:
                         events.progress(f"splitting {name}", self.counts[name]["train_documents"], None, "documents")
         if not self.counts[name]["train_documents"]:
@@ -115,6 +120,10 @@ class Split:
         documents = read_pool(file)
         first = list(islice(documents, 2))
         return chain(first if len(first) != 1 else parted(first[0], self.fraction), documents)
+
+    def _drop(self, source: Source, document: Document, rule: str, **why: str) -> None:
+        self.attrition.add(source.name, "split", rule, document.size, text=document.text)
+        self.rejects[source.name](asdict(document) | {"rule": rule} | why)
 
     def _count(self, source: Source, split: str, size: int) -> None:
         self.counts[source.name][f"{split}_documents"] += 1

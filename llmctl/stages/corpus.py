@@ -7,15 +7,20 @@ per source and split, and `stats.json`.
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from llmctl import events
+from llmctl.errors import UserError
 from llmctl.recipe.fields import is_path
 from llmctl.recipe.graph import identity as identity_of
 from llmctl.recipe.schema import Recipe, TrainTable
+from llmctl.recipe.tokenizer_schema import TokenizerTable
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 from llmctl.suites.suite import Suite
+
+RULER_BYTES, RULER_VOCABULARY = 2_000_000, 32_768  # of the tokenizer that what was left out is counted by
 
 
 def node(recipe: Recipe) -> Node:
@@ -60,6 +65,29 @@ def all_questions(corpus: Path, recipe: Recipe) -> list[Suite]:
     return builtin_suites(documents, recipe.seed, sys.maxsize, recipe.eval.suites)
 
 
+def token_counter(recipe: Recipe, corpus: Path) -> Callable[[list[str]], int] | None:
+    """Counts tokens nearly as the recipe's tokenizer will, which is made after the corpus: with the one that it names, or one
+    trained on a sample of the corpus. None where there is neither."""
+    from llmctl.stages.tokenizer import external_origin, texts_up_to
+    from llmctl.tokens.encoder import Encoder
+    from llmctl.tokens.tokenizer import load_tokenizer, train_tokenizer
+
+    table, folder = recipe.tokenizer, corpus / ".pools" / "tokenizer"
+    origin = table.path if table is not None else external_origin(recipe)
+    if origin is None and not recipe.text_sources:
+        return None
+    try:
+        if origin is None:
+            chosen = table or TokenizerTable()
+            texts = texts_up_to(corpus, chosen.sources or recipe.text_sources, RULER_BYTES)
+            train_tokenizer(texts, min(chosen.vocab_size, RULER_VOCABULARY), folder, chosen.trainer)
+        encode = Encoder(load_tokenizer(origin or str(folder)))
+    except UserError as error:  # a tokenizer out of reach, say, which a later stage may have no need for
+        events.warn(f"the tokens of what was left out are not counted: {error}")
+        return None
+    return lambda texts: len(encode(texts)[0])
+
+
 def work(context: Context) -> Outcome:
     from llmctl.corpus.attrition import Attrition
     from llmctl.corpus.page import write_page
@@ -83,6 +111,9 @@ def work(context: Context) -> Outcome:
         from llmctl.corpus.scoring import score_corpus
 
         measures = score_corpus(out, context.recipe.text_sources, table, counts, attrition)
+    count = token_counter(context.recipe, out)
+    if count is not None:
+        attrition.count_tokens(count)
     shutil.rmtree(out / ".pools", ignore_errors=True)
     show(counts, attrition)
     stats = {name: dict(count) for name, count in counts.items()}

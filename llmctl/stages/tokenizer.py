@@ -43,7 +43,7 @@ def work(context: Context) -> Outcome:
     corpus = context.parents["corpus"].folder
     table = recipe.tokenizer
     if table is not None and table.path is None:
-        texts = _up_to(corpus, table.sources or recipe.text_sources, table.train_bytes)
+        texts = texts_up_to(corpus, table.sources or recipe.text_sources, table.train_bytes)
         train_tokenizer(texts, table.vocab_size, folder, table.trainer)
     else:
         origin = table.path if table is not None else external_origin(recipe)
@@ -64,7 +64,7 @@ def work(context: Context) -> Outcome:
     return Outcome(["tokenizer"], metrics=metrics)
 
 
-def _up_to(corpus, sources: list[str], budget: int) -> Iterator[str]:
+def texts_up_to(corpus: Path, sources: list[str], budget: int) -> Iterator[str]:
     """Training texts of the sources, an equal share of `budget` bytes from each."""
     from llmctl.corpus.documents import read_documents
 

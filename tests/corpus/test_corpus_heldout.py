@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from llmctl.corpus.baselines import xz_bits_per_byte, xz_primed_bits_per_byte
 from llmctl.corpus.builtin import standard_library
 from llmctl.corpus.chat import docstring_conversations, error_conversations
-from llmctl.corpus.documents import Document, read_conversations, read_documents
+from llmctl.corpus.documents import Document, read_conversations, read_documents, read_rows_of, rejects_file
 from llmctl.corpus.heldout import BEGINNING, END, HeldOutLines, is_heldout
 
 LIKE = "like a held-out document"
@@ -35,7 +35,11 @@ def test_a_near_copy_is_told_from_another_text(kept, added):
     lines.add(Document("\n".join(original), "original", "own", "original.py"))
     text = "\n".join(original[:kept] + [f"    other_{n} = something_else({n})" for n in range(added)])
     shared_enough = kept >= 8 and kept > 0.5 * min(kept + added, 40)
-    assert lines.overlaps(text) == shared_enough
+    assert lines.like(text) == ("original" if shared_enough else None)
+
+
+def number_of(name: str) -> str:
+    return name.rsplit("/")[-1].removeprefix("copy")
 
 
 def test_documents_of_another_source_like_held_out_ones_are_dropped(tmp_path):
@@ -51,6 +55,11 @@ def test_documents_of_another_source_like_held_out_ones_are_dropped(tmp_path):
     held = [d.text for name in "ab" for d in read_documents(out, name, "heldout")]
     trained = [d.text for name in "ab" for d in read_documents(out, name, "train")]
     assert lost["a", LIKE] + lost["b", LIKE] > 5
+    rejects = [row for name in "ab" for row in read_rows_of(rejects_file(out, name, "split")) if row["rule"] == LIKE]
+    assert len(rejects) == lost["a", LIKE] + lost["b", LIKE]
+    assert all(
+        row["like"].rsplit("/")[-1].removeprefix("copy") == row["id"].rsplit("/")[-1].removeprefix("copy") for row in rejects
+    )
     for text in held:
         number = text.splitlines()[0]
         assert not any(number in other for other in trained)

@@ -29,6 +29,10 @@ def test_a_recipe_of_sources_alone_is_curated(tmp_path):
     lost = {row["rule"]: row["documents"] for row in json.loads((folder / "attrition.json").read_text())}
     assert lost == {"near copy": 1, "exact copy": 1}
     assert counts["train_documents"] + counts["heldout_documents"] == 30
+    tokens = [row["tokens"] for row in json.loads((folder / "attrition.json").read_text())]
+    assert all(200 < count < 1800 for count in tokens)  # of 200 words in 1,700 bytes
+    assert "tokens, about" in result.stdout
+    assert "tokens, about" in (folder / "corpus.html").read_text()
     manifest = json.loads((folder / "manifest.json").read_text())
     assert "rejects/mine/copies.jsonl.zst" in manifest["files"]
     again = run_llmctl("run", recipe, "--runs", tmp_path / "runs", "--set", "corpus.engine=native")
