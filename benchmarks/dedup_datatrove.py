@@ -6,7 +6,8 @@
 The documents are the Python source of the installed packages, or `--text FILE.jsonl.zst` with a field "text". Prints seconds from
 Parquet to the list of survivors for both, their ratio, and on how many documents they differ; `--out` writes it as JSON.
 datatrove joins what shares a band and looks no further; llmctl compares those by their n-grams before. So that like is compared
-with like, llmctl also runs with any similarity allowed ("not verified").
+with like, llmctl also runs with any similarity allowed ("not verified"), and that again with other hash functions ("other
+seed"): as many documents as differ there differ by chance.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from common import WORKERS, documents, options, write_result
@@ -83,18 +85,23 @@ def main() -> None:
         for worker in range(WORKERS):  # datatrove's workers share files, not rows
             part = table.take(list(range(worker, len(texts), WORKERS)))
             pyarrow.parquet.write_table(part, folder / "parquet" / f"{worker}.parquet", compression="zstd")
-        load_daft()
+        daft = load_daft()
         runs = {"llmctl": DedupTable(ngram=NGRAM, bands=BANDS, rows=ROWS)}
         runs["not verified"] = runs["llmctl"].model_copy(update={"similarity": 1e-9})
         result: dict = {"documents": len(texts), "bytes": size}
         kept = {}
+        runs["other seed"] = runs["not verified"]
+        minhash = daft.functions.minhash
         for name, settings in runs.items():
+            daft.functions.minhash = partial(minhash, seed=2 if name == "other seed" else 1)
             started = time.time()
             copies, _ = find_copies(folder / "pool", settings)
             seconds = time.time() - started
             kept[name] = set(range(len(texts))) - set(copies)
             result[name] = {"seconds": seconds, "survivors": len(kept[name])}
             print(f"{name:14s}{seconds:8.1f} s   {len(kept[name]):,} survivors")
+        result["by_chance"] = len(kept["not verified"] ^ kept["other seed"])
+        print(f"{result['by_chance']:,} documents differ between two seeds")
         if chosen.peer_python:
             subprocess.run([chosen.peer_python, __file__, "--peer", folder], check=True, stderr=subprocess.DEVNULL)
             other = json.loads((folder / "peer.json").read_text())
@@ -102,7 +109,7 @@ def main() -> None:
             result["datatrove"] = other | {"survivors": len(theirs), "ratio": other["seconds"] / result["llmctl"]["seconds"]}
             print(f"{'datatrove':14s}{other['seconds']:8.1f} s   {len(theirs):,} survivors")
             print(f"datatrove takes {result['datatrove']['ratio']:.1f} times as long")
-            for name, mine in kept.items():
+            for name, mine in [(name, mine) for name, mine in kept.items() if name != "other seed"]:
                 alone = {"kept_by_llmctl_alone": len(mine - theirs), "kept_by_datatrove_alone": len(theirs - mine)}
                 result[name] |= alone
                 difference = abs(len(mine) - len(theirs)) / len(texts)

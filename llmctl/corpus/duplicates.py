@@ -1,14 +1,12 @@
 """Documents that are copies of another, to the letter or nearly: MinHash over bands of signatures, verified.
 
-A document becomes the set of its word n-grams. Of `bands` x `rows` MinHash values, two documents of Jaccard similarity s
-share a whole band with probability 1 - (1 - s^rows)^bands: with 26 x 11, 0.90 at s = 0.8 and 0.09 at 0.6 (Broder 1997;
-Olmo 3, arXiv 2512.13961, appendix A.2.2). Those that share one are compared by their n-grams, and what is similar enough is
-joined into clusters, of which one document stays.
+Documents whose signatures share a band are compared by their n-grams, and what is similar enough is joined into clusters, of
+which one document stays.
 """
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,13 +14,12 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from llmctl.corpus.engine import load_daft, streamed
-from llmctl.corpus.pool import count_of
 from llmctl.corpus.segments import mixed
+from llmctl.corpus.signatures import SCREEN_BANDS, Signatures, normalised, screen_rows, shared_bands, sharing_a_band
 from llmctl.recipe.corpus_schema import DedupTable, Engine
 
 LARGEST_SKETCH = 4096  # n-grams of a document that are compared; of a longer one those of the smallest hashes
 MOST_COMPARISONS = 20  # of a document with the clusters of its band: boilerplate fills bands with what is not alike
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix's finaliser
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,60 +38,23 @@ def find_copies(
 ) -> tuple[dict[int, Copy], int]:
     """Which of the documents of a pool are to go, and how many there are."""
     daft = load_daft(engine, ray_address)
-    from daft.functions import normalize
-
-    normal = normalize(daft.col("text"), remove_punct=True, lowercase=True, white_space=True)
-    signatures = Signatures(daft, pool, normal, table)
+    full = (table.bands, table.rows) if table.fuzzy else (0, 0)
+    rows = screen_rows(table) if table.fuzzy else 0
+    signatures = Signatures(daft, pool, table, *((SCREEN_BANDS, rows) if rows else full))
     order = signatures.order
     copies = exact_copies(signatures.hashes, order)
     if table.fuzzy:
         here = np.array([place for place in order if int(place) not in copies], dtype=np.int64)
-        wanted = sharing_a_band(signatures.bands, here)
-        with Sketches(pool.with_suffix(".sketches"), len(wanted)) as sketch:
-            if wanted.any():
-                chosen, sketched = places(daft, wanted)(daft.col("n")), sketches(daft, table.ngram)(normal).alias("sketch")
-                sketch.write(streamed(daft, pool, lambda frame: frame.where(chosen).select(daft.col("n"), sketched)))
-            near = near_copies(shared_bands(signatures.bands, here), sketch, order, table.similarity)
+        if rows:
+            wanted = sharing_a_band(signatures.bands, here)
+            signatures = Signatures(daft, pool, table, *full, wanted)
+            here = here[wanted[here]]
+        near = near_copies(daft, pool, signatures.bands, here, table)
         for place, copy in copies.items():
             if (other := near.get(copy.kept)) is not None:  # what was kept of equal documents is a near copy of another
                 copies[place] = replace(copy, kept=other.kept, similarity=other.similarity)
         copies |= near
     return copies, len(order)
-
-
-class Signatures:
-    """What tells the documents of a pool apart, by place: two hashes, hashes of bands, and what they are preferred by."""
-
-    def __init__(self, daft: Any, pool: Path, normal: Any, table: DedupTable) -> None:
-        from daft.functions import hash as hashed
-        from daft.functions import minhash
-
-        count = count_of(pool)
-        self.hashes = np.empty((2, count), dtype=np.uint64)
-        self.bands = np.empty((count, table.bands if table.fuzzy else 0), dtype=np.uint64)
-        sizes, dates = np.empty(count, dtype=np.int64), np.empty(count, dtype=object)
-        columns = [daft.col("n"), daft.col("text").length_bytes().alias("bytes")]
-        columns += [daft.col("date")] if table.keep == "newest" else []
-        columns += [hashed(normal, seed=seed).alias(f"hash{seed}") for seed in (0, 1)]
-        if table.fuzzy:
-            values = minhash(normal, num_hashes=table.bands * table.rows, ngram_size=table.ngram, hash_function="xxhash3_64")
-            columns.append(band_hashes(daft, table)(values).alias("bands"))
-        for batch in streamed(daft, pool, lambda frame: frame.select(*columns)):
-            here = batch["n"].to_numpy()
-            sizes[here] = batch["bytes"].to_numpy()
-            if table.keep == "newest":
-                dates[here] = batch["date"].to_numpy(zero_copy_only=False)
-            for seed in (0, 1):
-                self.hashes[seed, here] = batch[f"hash{seed}"].to_numpy()
-            if table.fuzzy:
-                self.bands[here] = batch["bands"].flatten().to_numpy().reshape(len(here), -1)
-        self.order = np.arange(count)
-        """Places in the order in which documents are preferred."""
-        if table.keep == "longest":
-            self.order = np.argsort(-sizes, kind="stable")
-        elif table.keep == "newest":
-            _, ages = np.unique(dates.astype(str), return_inverse=True)
-            self.order = np.argsort(-ages, kind="stable")
 
 
 def ranks(order: np.ndarray) -> np.ndarray:
@@ -116,24 +76,6 @@ def exact_copies(hashes: np.ndarray, order: np.ndarray) -> dict[int, Copy]:
         else:
             kept = place
     return copies
-
-
-def shared_bands(bands: np.ndarray, here: np.ndarray) -> Iterator[np.ndarray]:
-    """Of the places `here`, preferred ones first, those that share a band with another, band by band."""
-    for band in range(bands.shape[1]):
-        hashes = bands[here, band]
-        by_hash = np.argsort(hashes, kind="stable")
-        edges = np.concatenate([[0], np.flatnonzero(np.diff(hashes[by_hash])) + 1, [len(here)]])
-        for run in np.flatnonzero(np.diff(edges) > 1):
-            yield here[by_hash[edges[run] : edges[run + 1]]]
-
-
-def sharing_a_band(bands: np.ndarray, here: np.ndarray) -> np.ndarray:
-    """Which places are in one of `shared_bands`, bool."""
-    wanted = np.zeros(len(bands), dtype=bool)
-    for bucket in shared_bands(bands, here):
-        wanted[bucket] = True
-    return wanted
 
 
 class Sketches:
@@ -168,9 +110,19 @@ class Sketches:
         return np.frombuffer(data, dtype=np.uint64)
 
 
-def near_copies(buckets: Iterable[np.ndarray], sketch: Sketches, order: np.ndarray, similarity: float) -> dict[int, Copy]:
+def near_copies(daft: Any, pool: Path, bands: np.ndarray, here: np.ndarray, table: DedupTable) -> dict[int, Copy]:
+    """Near copies among the places `here`, preferred ones first, by the bands that they share."""
+    wanted = sharing_a_band(bands, here)
+    with Sketches(pool.with_suffix(".sketches"), len(wanted)) as sketch:
+        if wanted.any():
+            columns = daft.col("n"), sketches(daft, table.ngram)(daft.col("normal")).alias("sketch")
+            sketch.write(streamed(daft, pool, lambda frame: normalised(daft, frame, wanted).select(*columns)))
+        return clusters(shared_bands(bands, here), sketch, here, table.similarity)
+
+
+def clusters(buckets: Iterable[np.ndarray], sketch: Sketches, here: np.ndarray, similarity: float) -> dict[int, Copy]:
     """Join what shares a band and is similar; of each cluster all go but the preferred one."""
-    rank = ranks(order)
+    rank = {int(place): number for number, place in enumerate(here)}
     parent: dict[int, int] = {}
     different: set[tuple[int, int]] = set()
 
@@ -218,36 +170,6 @@ def ngram_hashes(text: str, ngram: int) -> np.ndarray:
     for offset in range(width):
         hashes = mixed(hashes ^ words[offset : offset + len(hashes)])
     return np.unique(hashes)[:LARGEST_SKETCH]
-
-
-def band_hashes(daft: Any, table: DedupTable) -> Any:
-    """A 64-bit hash of each band of MinHash values [bands x rows]."""
-    bands, rows = table.bands, table.rows
-
-    @daft.func.batch(return_dtype=daft.DataType.list(daft.DataType.uint64()))
-    def of_signatures(signatures: Any) -> Any:
-        import pyarrow
-
-        values = signatures.to_arrow().flatten().to_numpy().reshape(-1, bands, rows).astype(np.uint64)
-        hashes = np.full(values.shape[:2], GOLDEN)
-        for row in range(rows):
-            hashes = mixed(hashes ^ values[:, :, row])
-        offsets = np.arange(len(values) + 1, dtype=np.int32) * bands
-        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(hashes.reshape(-1)))
-
-    return of_signatures
-
-
-def places(daft: Any, wanted: np.ndarray) -> Any:
-    """Whether each place is `wanted`."""
-
-    @daft.func.batch(return_dtype=daft.DataType.bool())
-    def of_places(numbers: Any) -> Any:
-        import pyarrow
-
-        return pyarrow.array(wanted[numbers.to_arrow().to_numpy()])
-
-    return of_places
 
 
 def sketches(daft: Any, ngram: int) -> Any:

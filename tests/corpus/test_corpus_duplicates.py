@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmctl.corpus import pool
+from llmctl.corpus import duplicates, pool, signatures
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.dedup import drop_copies
 from llmctl.corpus.documents import Document, documents_file, read_documents, rejects_file, writing
@@ -62,6 +62,27 @@ def test_near_copies_go_and_the_rest_stays(tmp_path):
     for place, copy in copies.items():
         assert (copy.rule, copy.kept) == ("near copy", place - 40)
         assert copy.similarity == pytest.approx(true_similarity(base[place - 40], near[place - 40]), abs=1e-9)
+
+
+@given(st.floats(0.01, 1), st.integers(1, 40), st.integers(1, 20))
+def test_the_screen_loses_next_to_nothing_of_what_is_alike(similarity, bands, rows):
+    screen = signatures.screen_rows(DedupTable(similarity=similarity, bands=bands, rows=rows))
+    assert 0 <= screen <= rows
+    assert 2 * signatures.SCREEN_BANDS * screen <= bands * rows
+    if screen:
+        assert (1 - similarity**screen) ** signatures.SCREEN_BANDS <= signatures.SCREEN_LOSS
+
+
+def test_the_screen_changes_no_result(tmp_path, monkeypatch):
+    base = [text_of(seed) for seed in range(60)]
+    shares = [0.02, 0.04, 0.08, 0.2, 0.5]
+    texts = base + [changed(text, shares[seed % 5], seed) for seed, text in enumerate(base)] + [base[5].upper()]
+    made = pool_of(tmp_path, texts)
+    assert signatures.screen_rows(DedupTable()) == 3
+    screened = find_copies(made, DedupTable())
+    monkeypatch.setattr(duplicates, "screen_rows", lambda _: 0)
+    assert screened == find_copies(made, DedupTable())
+    assert len(screened[0]) > 24
 
 
 def test_a_pool_of_many_files_is_one_of_few(tmp_path, monkeypatch):
