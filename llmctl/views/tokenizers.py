@@ -72,7 +72,8 @@ def plot_statistics(found: dict[str, Statistics], file: Path) -> None:
 
 
 def show_tokens(tokenizer: Any, text: str, with_ids: bool) -> None:
-    """The text with every token in a colour of its own, line breaks shown, then how many there are."""
+    """The text with every token in a colour of its own, or where there are no colours a bar between them, line breaks shown, then
+    how many there are."""
     encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
     console = Console()
     shown = Text()
@@ -81,6 +82,8 @@ def show_tokens(tokenizer: Any, text: str, with_ids: bool) -> None:
         # Tokens that are parts of one character have the same place: it is written with the first of them.
         piece = text[max(start, drawn) : end]
         drawn = max(drawn, end)
+        if place and not console.is_terminal:
+            shown.append("│")
         style = Style(color="black", bgcolor=COLOURS[place % len(COLOURS)])
         visible = piece.replace("\t", "→   ")
         shown.append(visible.replace("\n", "↵\n") if visible else "·", style)
