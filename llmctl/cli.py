@@ -10,7 +10,20 @@ import typer
 
 from llmctl import __version__
 from llmctl.cli_inspect import inspecting, tokenizers
-from llmctl.cli_options import Gpus, Json, Processes, RecipeFile, Runs, Set, Smoke, make, readable_errors, stage_options
+from llmctl.cli_options import (
+    Gpus,
+    Json,
+    MaxTime,
+    Processes,
+    RecipeFile,
+    Runs,
+    Set,
+    Smoke,
+    make,
+    readable_errors,
+    stage_options,
+    verify_resume,
+)
 from llmctl.errors import EXIT_FAILED
 
 app = typer.Typer(
@@ -32,18 +45,19 @@ def run(
     smoke: Smoke = False,
     gpus: Gpus = None,
     processes: Processes = None,
+    max_time: MaxTime = None,
 ) -> None:
     """Make everything a recipe describes. What is done is left alone; what was interrupted goes on.
 
     Example: llmctl run recipes/olmo_small.toml
     """
-    make(None, recipe, stage_options(set_, runs, smoke, gpus, processes))
+    make(None, recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
 
 
 @app.command()
 def curate(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
     """Make the corpus of a recipe: read its sources, filter, hold out, drop copies, score."""
-    make(["corpus"], recipe, stage_options(set_, runs, smoke, None, None))
+    make(["corpus"], recipe, stage_options(set_, runs, smoke))
 
 
 @app.command()
@@ -54,9 +68,10 @@ def pretrain(
     smoke: Smoke = False,
     gpus: Gpus = None,
     processes: Processes = None,
+    max_time: MaxTime = None,
 ) -> None:
     """Train a new model on the mix. Example: llmctl pretrain recipes/olmo_small.toml"""
-    make(["pretrain"], recipe, stage_options(set_, runs, smoke, gpus, processes))
+    make(["pretrain"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
 
 
 @app.command()
@@ -67,9 +82,10 @@ def midtrain(
     smoke: Smoke = False,
     gpus: Gpus = None,
     processes: Processes = None,
+    max_time: MaxTime = None,
 ) -> None:
     """Go on from the parent, moments included, on a better mix, with the rate falling to zero."""
-    make(["midtrain"], recipe, stage_options(set_, runs, smoke, gpus, processes))
+    make(["midtrain"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
 
 
 @app.command()
@@ -80,9 +96,10 @@ def longctx(
     smoke: Smoke = False,
     gpus: Gpus = None,
     processes: Processes = None,
+    max_time: MaxTime = None,
 ) -> None:
     """Extend the context by RoPE scaling and training on long documents."""
-    make(["longctx"], recipe, stage_options(set_, runs, smoke, gpus, processes))
+    make(["longctx"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
 
 
 @app.command()
@@ -94,9 +111,10 @@ def sft(
     smoke: Smoke = False,
     gpus: Gpus = None,
     processes: Processes = None,
+    max_time: MaxTime = None,
 ) -> None:
     """Tune on conversations; prompts are masked. Example: llmctl sft --lora"""
-    make(["lora" if lora else "sft"], recipe, stage_options(set_, runs, smoke, gpus, processes))
+    make(["lora" if lora else "sft"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
 
 
 @app.command("eval")
@@ -174,13 +192,28 @@ def lineage(
 
 @app.command()
 def verify(
-    checkpoint: Annotated[str | None, typer.Argument(help="As for eval. Left out: the newest run.", show_default=False)] = None,
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="As for eval, the newest run if left out; or `resume`.", show_default=False)
+    ] = None,
+    recipe: RecipeFile = None,
+    stage: Annotated[str | None, typer.Option(help="resume: the stage to try. Left out: the first.", show_default=False)] = None,
+    steps: Annotated[int, typer.Option(min=2, help="resume: steps to make.")] = 8,
+    set_: Set = None,
     runs: Runs = None,
+    smoke: Smoke = False,
+    gpus: Gpus = None,
+    processes: Processes = None,
 ) -> None:
-    """Hash every file of a checkpoint and of all that it is made of against the manifests."""
+    """Hash every file of a checkpoint and of all that it is made of against the manifests.
+
+    `llmctl verify resume RECIPE` kills a stage of the recipe halfway and compares what becomes of it with a run at one stretch.
+    """
     from llmctl.runs.store import RunStore, default_root
     from llmctl.views.lineage import show_verification
 
+    if checkpoint == "resume":
+        verify_resume(recipe, stage, steps, stage_options(set_, runs, smoke, gpus, processes))
+        return
     with readable_errors():
         if not show_verification(RunStore(runs or default_root()), checkpoint):
             raise typer.Exit(EXIT_FAILED)

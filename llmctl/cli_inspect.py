@@ -19,7 +19,7 @@ TokenizerName = Annotated[
 @tokenizers.command("train")
 def train_tokenizer(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
     """Train the tokenizer of a recipe and print bytes per token for every source."""
-    make(["tokenizer"], recipe, stage_options(set_, runs, smoke, None, None))
+    make(["tokenizer"], recipe, stage_options(set_, runs, smoke))
 
 
 @tokenizers.command("stats")
@@ -103,3 +103,22 @@ def inspect_corpus(
 
         corpus = find_corpus(RunStore(runs or default_root()), run)
         show_corpus(corpus, source, "heldout" if heldout else "train", rejects, find, limit, json)
+
+
+@inspecting.command("batch")
+def inspect_batch(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="Run, or run and stage, as in olmo_small/sft. Left out: the newest.", show_default=False)
+    ] = None,
+    step: Annotated[int, typer.Option(min=1, help="Step of the stage, from 1.")] = 1,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """The documents that a step has trained on. Example: llmctl inspect batch olmo_small/pretrain --step 120"""
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.stages.batches import find_job, rows_of_step
+        from llmctl.views.batch import show_batch
+
+        job = find_job(RunStore(runs or default_root()), checkpoint)
+        show_batch(rows_of_step(job, step), json)

@@ -17,6 +17,9 @@ Runs = Annotated[Path | None, typer.Option("--runs", envvar="LLMCTL_RUNS", help=
 Smoke = Annotated[bool, typer.Option("--smoke", help="The same graph shrunk: every stage in about two minutes.")]
 Gpus = Annotated[int | None, typer.Option("--gpus", min=1, help="Ranks to start on this machine, one a GPU.")]
 Processes = Annotated[int | None, typer.Option("--processes", min=1, help="Ranks to start on this machine's CPU.")]
+MaxTime = Annotated[
+    str | None, typer.Option("--max-time", metavar="TIME", help="Stop after this time, as 90m or 4h, to be gone on with.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -44,23 +47,61 @@ def readable_errors() -> Iterator[None]:
 
 def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any]) -> None:
     """Make the stages of `kinds` (None: the whole recipe) and whatever comes before them."""
-    from llmctl.interrupts import raise_on_signals
+    with opened_run(recipe, options) as (opened, ranks, show):
+        opened.make(kinds, ranks, show)
+
+
+def verify_resume(recipe: Path | None, stage: str | None, steps: int, options: dict[str, Any]) -> None:
+    """Kill a stage and compare; exit code 1 where the bits differ."""
+    with opened_run(recipe, options) as (opened, ranks, show):
+        from llmctl.stages import resume_check
+
+        if not resume_check.verify_resume(opened, stage, steps, ranks, show):
+            raise typer.Exit(EXIT_FAILED)
+
+
+@contextmanager
+def opened_run(recipe: Path | None, options: dict[str, Any]) -> Iterator[tuple[Any, int | None, Any]]:
+    """The run of a recipe, the ranks chosen, and what shows and records a stage; with the screen on and signals watched."""
+    from llmctl.interrupts import raise_on_signals, stop_in
     from llmctl.stages.session import launched, open_run
     from llmctl.views.progress import PlainScreen, screen
     from llmctl.views.stage import recorded_on
 
     # Of a launcher's ranks the first one alone speaks.
     with readable_errors(), screen() if launched()[1] == 0 else nullcontext(PlainScreen()) as shown:
+        if (max_time := options.pop("max_time")) is not None:
+            stop_in(seconds_of(max_time))
         raise_on_signals()
         ranks = chosen_ranks(options.pop("gpus"), options.pop("processes"))
         opened = open_run(recipe, **options)
-        opened.make(kinds, ranks, recorded_on(shown, opened.recipe.tracking.tensorboard))
+        yield opened, ranks, recorded_on(shown, opened.recipe.tracking.tensorboard)
 
 
 def stage_options(
-    set_: list[str] | None, runs: Path | None, smoke: bool, gpus: int | None, processes: int | None
+    set_: list[str] | None,
+    runs: Path | None,
+    smoke: bool,
+    gpus: int | None = None,
+    processes: int | None = None,
+    max_time: str | None = None,
 ) -> dict[str, Any]:
-    return {"overrides": set_ or [], "runs": runs, "smoke": smoke, "gpus": gpus, "processes": processes}
+    found = {"overrides": set_ or [], "runs": runs, "smoke": smoke}
+    return found | {"gpus": gpus, "processes": processes, "max_time": max_time}
+
+
+def seconds_of(time: str) -> int:
+    """Raises:
+    UserError: it is no duration.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from llmctl.recipe.quantities import Duration
+
+    try:
+        return TypeAdapter(Duration).validate_python(time)
+    except ValidationError:
+        raise UserError(f"--max-time {time}: expected a duration: 30, 90m or 4h") from None
 
 
 def chosen_ranks(gpus: int | None, processes: int | None) -> int | None:

@@ -46,6 +46,15 @@ class OpenRun:
             raise UserError(
                 f"recipe {self.recipe.name!r} has no [{(kinds or [''])[0]}] stage; it has {', '.join(self.recipe.stages)}"
             )
+        return self.make_named(targets, ranks, show)
+
+    def make_named(self, targets: list[str], ranks: int | None, show: Show) -> dict[str, Artifact]:
+        """Make the nodes of these names.
+
+        Raises:
+            UserError: their batches cannot be shared by the ranks. Nothing is written then.
+        """
+        graph = build_graph(self.recipe)
         joined, rank = launched()
         if joined > 1 and ranks not in (None, joined):
             raise UserError(f"a launcher started {joined} ranks; leave --gpus and --processes out")

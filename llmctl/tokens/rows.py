@@ -10,6 +10,10 @@ from llmctl.tokens.shards import TokenShards
 IGNORED = -100
 
 
+Piece = tuple[int, int, int]
+"""Of a document in a row: its number, the first of its tokens that is there, and how many are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of T tokens.
@@ -56,6 +60,18 @@ class ConcatRows:
             lengths = np.diff(cuts).tolist()
         return Row(tokens, labels, lengths)
 
+    def pieces(self, row: int) -> list[Piece]:
+        """The documents of a row, in order."""
+        offsets, start = self.shards.offsets, row * self.seq_len
+        end = start + self.seq_len
+        first, last = np.searchsorted(offsets, [start, end - 1], side="right") - 1
+        found = []
+        for document in range(int(first), int(last) + 1):
+            low, high = max(start, int(offsets[document])), min(end, int(offsets[document + 1]))
+            if high > low:
+                found.append((document, low - int(offsets[document]), high - low))
+        return found
+
     def supervised(self, row: int) -> int:
         """Labels of the row that are not -100."""
         return self.seq_len - (len(self._ends_inside(row)) if self.boundaries else 0)
@@ -91,6 +107,10 @@ class PackedRows:
         if at < self.seq_len:
             lengths.append(self.seq_len - at)
         return Row(tokens, labels, lengths)
+
+    def pieces(self, row: int) -> list[Piece]:
+        """The documents of a row, in order."""
+        return [(int(self._documents[document]), start, length) for document, start, length in self._rows[row]]
 
     def supervised(self, row: int) -> int:
         """Labels of the row that are not -100."""

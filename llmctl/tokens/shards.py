@@ -121,6 +121,20 @@ class TokenShards:
         """Tokens of each document, int64 [documents]."""
         return np.diff(self.offsets)
 
+    def names(self, documents: set[int]) -> dict[int, tuple[str, str]]:
+        """Name and path of documents by their number; of shards without rows, none."""
+        found, first = {}, 0
+        for part in self.parts:
+            wanted = {document - first for document in documents if first <= document < first + part["documents"]}
+            file = self.folder / f"{part['name']}.csv.gz"
+            if wanted and file.exists():
+                with gzip.open(file, "rt", encoding="utf-8", newline="") as rows:
+                    for place, row in enumerate(csv.reader(rows)):
+                        if place in wanted:
+                            found[first + place] = (row[2], row[3]) if len(row) > 3 else ("", "")
+            first += part["documents"]
+        return found
+
     def _joined(self, suffix: str, kind: np.dtype) -> Joined:
         files = [self.folder / f"{part['name']}{suffix}" for part in self.parts if part["tokens"]]
         return Joined([np.memmap(file, dtype=kind, mode="r") for file in files], kind)

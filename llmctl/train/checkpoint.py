@@ -36,6 +36,10 @@ class Position:
     step: int
     tokens: int
     optimizer_step: int
+    losses: tuple[float, ...] = ()
+    """The last ones, for the guard."""
+    left_out: tuple[int, ...] = ()
+    """Steps that are not to be made."""
 
 
 def _barrier(engine: Engine) -> None:
@@ -96,13 +100,19 @@ class SavedState:
 
         state = json.loads((folder / STATE_FILE).read_text())
         self.folder = folder
-        self.position = Position(state["step"], state["tokens"], state["optimizer_step"])
+        lists = (tuple(state.get(key, ())) for key in ("losses", "left_out"))
+        self.position = Position(state["step"], state["tokens"], state["optimizer_step"], *lists)
         self._files = [safe_open(folder / name, framework="pt") for name in state["shards"]]
         self._where: dict[str, dict[str, int]] = {}
         for index, file in enumerate(self._files):
             for entry in file.keys():  # noqa: SIM118 (a safe_open handle is no dict)
                 name, key = entry.rsplit(SEPARATOR, 1)
                 self._where.setdefault(name, {})[key] = index
+
+    @property
+    def names(self) -> list[str]:
+        """Of the parameters."""
+        return list(self._where)
 
     def read(self, name: str) -> ParameterState:
         """fp32 tensors of one parameter. Raises StageFailed if the checkpoint does not hold it."""
@@ -120,9 +130,16 @@ def steps_on_disk(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint whose bytes are those that were written. Broken ones are named and passed over."""
+def step_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def newest_whole(folder: Path, up_to: int | None = None) -> Path | None:
+    """The newest checkpoint, after `up_to` steps at most, whose bytes are those that were written. Broken ones are named and
+    passed over."""
     for path in steps_on_disk(folder):
+        if up_to is not None and path.name > step_name(up_to):
+            continue
         wrong = problems(path)
         if not wrong:
             return path
@@ -134,3 +151,10 @@ def prune(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints."""
     for path in steps_on_disk(folder)[max(1, keep) :]:
         shutil.rmtree(path)
+
+
+def remove_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints of later steps."""
+    for path in steps_on_disk(folder):
+        if path.name > step_name(step):
+            shutil.rmtree(path)

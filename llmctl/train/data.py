@@ -55,17 +55,18 @@ class TrainingRows:
                     "share, or the stage fewer tokens"
                 )
 
-    def _of_step(self, step: int) -> list[tuple[int, int]]:
+    def of_step(self, step: int) -> list[tuple[int, int]]:
+        """(source, row) of every row of a step, over all ranks."""
         first = step * self.batch_rows
         return [self.order.at(position) for position in range(first, first + self.batch_rows)]
 
     def supervised(self, step: int) -> int:
         """Supervised tokens of the whole step, over all ranks: what its loss is divided by."""
-        return max(1, sum(int(self.sources[source].supervised(row)) for source, row in self._of_step(step)))
+        return max(1, sum(int(self.sources[source].supervised(row)) for source, row in self.of_step(step)))
 
     def micro_batches(self, step: int, micro_batch: int, rank: int, world_size: int) -> Iterator[Batch]:
         """This rank's micro-batches of `micro_batch` rows; the ranks together take every row of the step once."""
-        places = self._of_step(step)
+        places = self.of_step(step)
         stride = micro_batch * world_size
         for first in range(rank * micro_batch, self.batch_rows, stride):
             rows: list[Row] = [self.sources[source].row(row) for source, row in places[first : first + micro_batch]]

@@ -44,6 +44,7 @@ class DeepSpeedEngine:
         self.rank = torch.distributed.get_rank()
         masters = {n: p.detach().to("cpu", torch.float32, copy=True) for n, p in trainable(objective).items()}
         buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+        self._inner = optimizer
         self.engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings)
         if self.world_size == 1 and self.zero_stage == 0:
             # DeepSpeed would flatten all gradients and copy them back, alone as it is: 8 % of a small model's step.
@@ -68,10 +69,18 @@ class DeepSpeedEngine:
         set_learning_rates(self.optimizer, multiplier)
         if self.zero_stage == 0:
             norm = nn.utils.clip_grad_norm_(trainable(self.objective).values(), self.max_grad_norm or float("inf"))
-            self.engine.step()
+            self.engine.step() if norm.isfinite() else self.discard()
             return float(norm)
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
+
+    def discard(self) -> None:
+        # DeepSpeed counts micro-steps and clears gradients in its own step, around that of the optimizer.
+        self._inner.__dict__["step"] = lambda *_, **__: None
+        try:
+            self.engine.step()
+        finally:
+            del self._inner.__dict__["step"]
 
     def named_state(self) -> Iterator[tuple[str, ParameterState]]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state

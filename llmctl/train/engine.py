@@ -33,7 +33,12 @@ class Engine(Protocol):
         ...
 
     def step(self, multiplier: float) -> float:
-        """Clip, update with `multiplier` times the peak rates, clear gradients. Returns the global gradient norm."""
+        """Clip, update with `multiplier` times the peak rates, clear gradients. Returns the global gradient norm. Where that is
+        known before the update (not under ZeRO 1 to 3) and no number, there is none."""
+        ...
+
+    def discard(self) -> None:
+        """Clear gradients instead of a step: weights and moments stay."""
         ...
 
     def named_state(self) -> Iterator[tuple[str, ParameterState]]:
@@ -84,10 +89,14 @@ class TorchEngine:
 
     def step(self, multiplier: float) -> float:
         norm = nn.utils.clip_grad_norm_(trainable(self.objective).values(), self.max_grad_norm or float("inf"))
-        set_learning_rates(self.optimizer, multiplier)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if norm.isfinite():
+            set_learning_rates(self.optimizer, multiplier)
+            self.optimizer.step()
+        self.discard()
         return float(norm)
+
+    def discard(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
 
     def named_state(self) -> Iterator[tuple[str, ParameterState]]:
         for name, parameter in trainable(self.objective).items():

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,9 +12,10 @@ from llmctl.errors import Interrupted, StageFailed
 from llmctl.interrupts import deferred, exit_code_for
 from llmctl.recipe.schema import CheckpointTable
 from llmctl.train import checkpoint
-from llmctl.train.checkpoint import Position
+from llmctl.train.checkpoint import Position, SavedState
 from llmctl.train.data import TrainingRows
 from llmctl.train.engine import Engine
+from llmctl.train.guard import StepGuard
 from llmctl.train.meters import SpeedMeter, memory_bytes
 from llmctl.train.schedule import Schedule
 
@@ -29,6 +30,29 @@ class LoopSettings:
     seed: int
     checkpoints: Path
     checkpoint: CheckpointTable
+    skip_sigmas: float = 6.0
+    max_rollbacks: int = 2
+
+
+@dataclass
+class Saver:
+    """Writes a checkpoint when its time has come."""
+
+    engine: Engine
+    settings: LoopSettings
+    last: float = field(default_factory=time.monotonic)
+
+    def due(self, step: int) -> bool:
+        every, minutes = self.settings.checkpoint.every_steps, self.settings.checkpoint.every_minutes
+        by_time = _agreed(self.engine, time.monotonic() - self.last >= minutes * 60)
+        return (by_time or (every is not None and step % every == 0)) and step < self.settings.steps
+
+    def save(self, position: Position) -> None:
+        folder = self.settings.checkpoints
+        checkpoint.save(self.engine, folder / checkpoint.step_name(position.step), position)
+        if self.engine.rank == 0:
+            checkpoint.prune(folder, self.settings.checkpoint.keep)
+        self.last = time.monotonic()
 
 
 def train(
@@ -42,30 +66,33 @@ def train(
 
     Raises:
         Interrupted: a signal asked for a stop; a checkpoint of the step just made is on disk.
-        StageFailed: the loss is not finite.
+        StageFailed: the loss is no number any more, and going back did not help.
     """
-    meter = SpeedMeter(settings.steps)
-    last_save = time.monotonic()
+    meter, saver = SpeedMeter(settings.steps), Saver(engine, settings)
+    guard = StepGuard(settings.skip_sigmas, list(position.losses), set(position.left_out))
     batch_tokens = rows.batch_rows * settings.seq_len
     with deferred() as stop:
-        for step in range(position.step, settings.steps):
+        while position.step < settings.steps:
+            step = position.step
             # The only randomness of a step is dropout: seeded by the step, a resumed stage draws what it would have drawn.
             torch.manual_seed(settings.seed + (step * engine.world_size + engine.rank))
-            global_count = rows.supervised(step)
-            sums = torch.zeros(2, dtype=torch.float64)
-            for batch in rows.micro_batches(step, settings.micro_batch, engine.rank, engine.world_size):
-                cross_entropy, z_loss = engine.accumulate(batch.to(engine.device), global_count)
-                sums += torch.stack([cross_entropy, z_loss]).to("cpu", torch.float64)
+            loss, z_loss, stopping = _accumulate(engine, rows, settings.micro_batch, step, stop.number)
             multiplier = settings.schedule.multiplier(step)
-            gradient_norm = engine.step(multiplier)
-            position = Position(step + 1, position.tokens + batch_tokens, position.optimizer_step + 1)
-
-            loss, z_loss_mean, stopping = _over_ranks(engine, sums, stop.number, global_count)
-            if loss != loss or loss in (float("inf"), float("-inf")):
-                raise StageFailed(
-                    f"the loss of step {step + 1} is {loss}. The last checkpoint is from before it; "
-                    "lower the learning rate (`--set STAGE.lr=...`) or look at the rows of this step."
-                )
+            why_not = guard.why_not(step, loss)
+            if why_not is None:
+                gradient_norm = engine.step(multiplier)
+            else:
+                engine.discard()
+                gradient_norm = 0.0
+                events.warn(f"step {step + 1:,} is left out: {why_not}")
+            guard.record(step, loss, gradient_norm)
+            if guard.weights_lost:
+                position = _go_back(engine, settings, guard)
+                continue
+            made = position.optimizer_step + (why_not is None)
+            position = Position(
+                step + 1, position.tokens + batch_tokens, made, tuple(guard.losses), tuple(sorted(guard.left_out))
+            )
             meter.step(batch_tokens)
             events.metrics(
                 {
@@ -73,24 +100,19 @@ def train(
                     "steps": settings.steps,
                     "tokens": position.tokens,
                     "loss": loss,
-                    "z_loss": z_loss_mean,
+                    "z_loss": z_loss,
                     "gradient_norm": gradient_norm,
                     "learning_rate": multiplier * settings.peak_learning_rate,
+                    "left_out": int(why_not is not None),
                     "tokens_per_second": meter.tokens_per_second,
                     "eta_seconds": meter.eta_seconds(position.step),
                     "memory_bytes": memory_bytes(engine.device),
                 }
             )
             on_step(position.step)
-
-            every = settings.checkpoint.every_steps
-            by_step = every is not None and position.step % every == 0
-            by_time = _agreed(engine, time.monotonic() - last_save >= settings.checkpoint.every_minutes * 60)
-            if stopping or ((by_step or by_time) and position.step < settings.steps):
-                checkpoint.save(engine, settings.checkpoints / f"step-{position.step:08d}", position)
-                if engine.rank == 0:
-                    checkpoint.prune(settings.checkpoints, settings.checkpoint.keep)
-                last_save = time.monotonic()
+            # Weights that may be lost are not written down.
+            if (saver.due(position.step) or stopping) and not guard.lost:
+                saver.save(position)
             if stopping:
                 raise Interrupted(
                     f"stopped at step {position.step:,} of {settings.steps:,} with a checkpoint; "
@@ -100,14 +122,43 @@ def train(
     return position
 
 
-def _over_ranks(engine: Engine, sums: torch.Tensor, signal_number: int, count: int) -> tuple[float, float, int]:
-    """Mean loss and z-loss over all ranks, and the largest signal number that any rank has received."""
+def _accumulate(engine: Engine, rows: TrainingRows, micro_batch: int, step: int, signal_number: int) -> tuple[float, float, int]:
+    """Gradients of a step. Returns mean loss and z-loss over all ranks, and the largest signal that any rank has received."""
+    count = rows.supervised(step)
+    sums = torch.zeros(2, dtype=torch.float64)
+    for batch in rows.micro_batches(step, micro_batch, engine.rank, engine.world_size):
+        cross_entropy, z_loss = engine.accumulate(batch.to(engine.device), count)
+        sums += torch.stack([cross_entropy, z_loss]).to("cpu", torch.float64)
     if engine.world_size > 1:
         torch.distributed.all_reduce(sums)
         number = torch.tensor(signal_number)
         torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
         signal_number = int(number)
     return float(sums[0]) / count, float(sums[1]) / count, signal_number
+
+
+def _go_back(engine: Engine, settings: LoopSettings, guard: StepGuard) -> Position:
+    """Take the weights of the last checkpoint from before they were lost; the steps that lost them are left out from now on.
+
+    Raises:
+        StageFailed: there is none, or it was done too often.
+    """
+    first = guard.lost[0]
+    told = f"the loss is no number since step {first + 1:,}, and the weights are lost"
+    newest = checkpoint.newest_whole(settings.checkpoints, up_to=max(0, first - 1))
+    if newest is None or len(guard.left_out) >= 2 * settings.max_rollbacks:
+        tried = f"after going back {settings.max_rollbacks} times" if newest is not None else "and no checkpoint is from before"
+        raise StageFailed(f"{told}, {tried}; lower the learning rate (`--set STAGE.lr=...`) or look at the rows of these steps")
+    saved = SavedState(newest)
+    engine.load_state(saved.read, saved.position.optimizer_step)
+    guard.left_out |= {max(0, first - 1), first}
+    guard.losses, guard.lost = list(saved.position.losses), []
+    events.warn(f"{told}: back to step {saved.position.step:,}, and on without steps {first:,} and {first + 1:,}")
+    if engine.rank == 0:
+        checkpoint.remove_after(settings.checkpoints, saved.position.step)
+    if engine.world_size > 1:
+        torch.distributed.barrier()
+    return saved.position
 
 
 def _agreed(engine: Engine, mine: bool) -> bool:

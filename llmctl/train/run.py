@@ -79,6 +79,8 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
         job.seed,
         job.path / "checkpoints",
         table.checkpoint,
+        table.skip_sigmas,
+        table.max_rollbacks,
     )
     position = train(engine, rows, settings, position)
     _leave(job, engine, position)

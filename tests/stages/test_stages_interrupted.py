@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import command, run_llmctl
+from helpers import SMALL_RECIPE, command, run_llmctl
 
 SECONDS = 120
 
@@ -31,8 +32,6 @@ def prepare(recipe: Path, runs: Path) -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, text_folder):
-    from helpers import SMALL_RECIPE
-
     folder = tmp_path_factory.mktemp("uninterrupted")
     recipe = folder / "small.toml"
     recipe.write_text(SMALL_RECIPE.format(texts=text_folder))
@@ -130,6 +129,25 @@ def test_told_to_stop_leaves_a_checkpoint_of_the_step_just_made(small_recipe, tm
     assert weights(runs) == uninterrupted
 
 
+def test_time_that_is_up_stops_it_to_be_gone_on_with(tmp_path, text_folder):
+    recipe, runs = tmp_path / "small.toml", tmp_path / "runs"
+    recipe.write_text(SMALL_RECIPE.format(texts=text_folder).replace("tokens = 5120", "tokens = 512000"))
+    prepare(recipe, runs)
+    stopped = run_llmctl("pretrain", recipe, "--runs", runs, "--max-time", "12s")
+    assert stopped.returncode == 75, stopped.stderr
+    assert "with a checkpoint; the same command goes on from there" in stopped.stderr
+    folder = folder_of(runs)
+    assert folder is not None
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    assert json.loads((newest / "state.json").read_text())["step"] == steps_done(runs) > 0
+    at_once = run_llmctl("pretrain", recipe, "--runs", runs, "--max-time", "0")
+    assert at_once.returncode == 75
+    assert "stopped by --max-time" in at_once.stderr
+    wrong = run_llmctl("pretrain", recipe, "--runs", runs, "--max-time", "soon")
+    assert wrong.returncode == 2
+    assert "--max-time soon: expected a duration" in wrong.stderr
+
+
 def steps_done_in(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
@@ -181,3 +199,15 @@ def test_an_adapter_that_is_killed_ends_with_the_same_bits(finished, llmctl, tmp
     assert result.returncode == 0, result.stderr
     assert "resumed from step" in result.stdout
     assert json.loads((folder / "manifest.json").read_text())["output_hash"] == finished.manifest("lora")["output_hash"]
+
+
+def test_the_users_own_recipe_is_tried(small_recipe, tmp_path):
+    runs = tmp_path / "runs"
+    tried = run_llmctl("verify", "resume", small_recipe, "--steps", 6, "--runs", runs)
+    assert tried.returncode == 0, tried.stderr
+    assert re.search(r"not the same bits +0\n", tried.stdout)
+    assert not list(runs.glob("small/.verify-*"))
+    assert not list(runs.glob("small/pretrain-*"))
+    wrong = run_llmctl("verify", "resume", small_recipe, "--stage", "sft", "--runs", runs)
+    assert wrong.returncode == 2
+    assert "no stage 'sft' that trains; it has pretrain" in wrong.stderr

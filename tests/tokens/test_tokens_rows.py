@@ -167,3 +167,19 @@ def test_another_stage_sees_other_rows():
     pretrain, midtrain = (DataOrder([1000], [1.0], 100, f"1/{stage}") for stage in ("pretrain", "midtrain"))
     common = {pretrain.at(n) for n in range(100)} & {midtrain.at(n) for n in range(100)}
     assert len(common) < 30  # 10 by chance
+
+
+@pytest.mark.parametrize("kind", ["concat", "packed"])
+def test_a_row_is_made_of_its_pieces(tmp_path, kind):
+    shards = make_shards(tmp_path / "s", DOCUMENTS, parts=2)
+    rows = ConcatRows(shards, 4, True) if kind == "concat" else PackedRows(shards, 5)
+    for number in range(len(rows)):
+        pieces = rows.pieces(number)
+        tokens = [token for document, first, length in pieces for token in DOCUMENTS[document][first : first + length]]
+        assert rows.row(number).tokens.tolist()[: len(tokens)] == tokens
+        assert [length for _, _, length in pieces] == rows.row(number).lengths[: len(pieces)]
+
+
+def test_documents_are_told_by_name_whatever_part_they_are_in(tmp_path):
+    shards = make_shards(tmp_path / "s", DOCUMENTS, parts=2)
+    assert shards.names({0, 2, 3}) == {number: (f"d{number}", "own.txt") for number in (0, 2, 3)}

@@ -15,7 +15,7 @@ from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position, SavedState
 from llmctl.train.deepspeed_engine import DeepSpeedEngine
 from llmctl.train.engine import TorchEngine, settings_for_deepspeed
-from llmctl.train.objective import CausalObjective
+from llmctl.train.objective import CausalObjective, trainable
 from llmctl.train.optimizer import build_optimizer
 from llmctl.train.prepare import prepare_for_training
 
@@ -52,7 +52,7 @@ def objective(options: PretrainTable) -> CausalObjective:
     return CausalObjective(model, 1e-4, bfloat16 and options.zero_stage == 0, "cpu")
 
 
-def steps(engine: Any, micro_batch: int, first: int = 0, last: int = STEPS) -> list[float]:
+def steps(engine: Any, micro_batch: int, first: int = 0, last: int = STEPS, left_out: int | None = None) -> list[float]:
     norms = []
     for step in range(first, last):
         rows = rows_of_step(step)
@@ -60,7 +60,10 @@ def steps(engine: Any, micro_batch: int, first: int = 0, last: int = STEPS) -> l
         stride = micro_batch * engine.world_size
         for at in range(engine.rank * micro_batch, ROWS, stride):
             engine.accumulate(collate(rows[at : at + micro_batch]), count)
-        norms.append(engine.step(1.0 - 0.2 * step))
+        if step == left_out:
+            engine.discard()
+        else:
+            norms.append(engine.step(1.0 - 0.2 * step))
     return norms
 
 
@@ -69,11 +72,14 @@ def state_of(engine: Any) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def reference(micro_batch: int = ROWS, optimizer: str = "adamw") -> tuple[list[float], dict[str, dict[str, torch.Tensor]]]:
-    options = table(optimizer)
-    model = objective(options)
-    engine = TorchEngine(model, build_optimizer(model, options), options.max_grad_norm)
+    engine = torch_engine(table(optimizer))
     norms = steps(engine, micro_batch)
     return norms, state_of(engine)
+
+
+def torch_engine(options: PretrainTable) -> TorchEngine:
+    model = objective(options)
+    return TorchEngine(model, build_optimizer(model, options), options.max_grad_norm)
 
 
 def deepspeed_engine(options: PretrainTable, micro_batch: int) -> DeepSpeedEngine:
@@ -138,6 +144,32 @@ def test_one_rank_of_deepspeed_equals_plain_torch(one_rank, zero_stage):
     others, other = deepspeed(table(zero_stage=zero_stage), 2)
     np.testing.assert_allclose(others, norms, rtol=1e-4)
     compare(other, state)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_a_step_that_is_left_out_leaves_no_trace(one_rank, zero_stage, precision):
+    options = table(zero_stage=zero_stage, precision=precision)
+    engines = [deepspeed_engine(options, 2) for _ in range(2)]
+    steps(engines[0], 2, 0, 3, left_out=1)
+    steps(engines[1], 2, 0, 1)
+    steps(engines[1], 2, 2, 3)
+    mine, theirs = map(state_of, engines)
+    compare(mine, theirs, tolerance=0.0)
+
+
+@pytest.mark.parametrize("engine_of", [lambda options: deepspeed_engine(options, 2), torch_engine], ids=["deepspeed", "torch"])
+def test_gradients_that_are_no_number_move_no_weight(one_rank, engine_of):
+    engine = engine_of(table())
+    steps(engine, 2, 0, 1)
+    before = state_of(engine)
+    for parameter in trainable(engine.objective).values():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    rows = rows_of_step(1)
+    for at in range(0, ROWS, 2):
+        engine.accumulate(collate(rows[at : at + 2]), 1)
+    assert np.isnan(engine.step(1.0))
+    compare(state_of(engine), before, tolerance=0.0)
 
 
 def test_muon_under_deepspeed_equals_plain_torch(one_rank):

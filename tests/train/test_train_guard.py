@@ -1,0 +1,131 @@
+"""Bad steps are left out, lost weights are gone back on, and both are the same after a kill."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from llmctl import events
+from llmctl.errors import StageFailed
+from llmctl.recipe.schema import CheckpointTable
+from llmctl.train import checkpoint
+from llmctl.train.checkpoint import Position
+from llmctl.train.guard import WINDOW, StepGuard
+from llmctl.train.loop import LoopSettings, train
+from llmctl.train.schedule import Schedule
+
+
+def test_a_loss_far_above_the_last_ones_is_left_out():
+    guard = StepGuard(6.0)
+    for step in range(WINDOW):
+        loss = 3.0 + 0.1 * (step % 2)
+        assert guard.why_not(step, loss) is None
+        guard.record(step, loss, 1.0)
+    assert guard.why_not(WINDOW, 3.3) is None
+    assert "standard deviations above the last 128" in str(guard.why_not(WINDOW, 3.5))
+    assert guard.why_not(WINDOW, 0.1) is None
+    assert StepGuard(0.0, guard.losses).why_not(WINDOW, 30.0) is None
+
+
+def test_a_loss_that_stays_high_is_taken_after_a_while():
+    guard = StepGuard(6.0, [3.0 + 0.1 * (step % 2) for step in range(WINDOW)])
+    out = 0
+    for step in range(WINDOW):
+        out += guard.why_not(step, 4.0 + 0.1 * (step % 2)) is not None
+        guard.record(step, 4.0 + 0.1 * (step % 2), 0.0)
+    assert 0 < out < WINDOW / 4
+
+
+def test_nothing_is_said_of_the_first_steps_but_that_a_loss_is_no_number():
+    guard = StepGuard(6.0, [3.0] * (WINDOW // 2 - 1))
+    assert guard.why_not(0, 1000.0) is None
+    for loss in (math.nan, math.inf):
+        assert f"its loss is {loss}" in str(guard.why_not(0, loss))
+
+
+class Rows:
+    """Eight numbers a step; the gradient is the mean of what is not among `bad`."""
+
+    batch_rows = 1
+
+    def supervised(self, step: int) -> int:
+        return 1
+
+    def micro_batches(self, step: int, micro_batch: int, rank: int, world_size: int):
+        yield SimpleNamespace(step=step, to=lambda device: SimpleNamespace(step=step))
+
+
+ROWS: Any = Rows()
+
+
+class Engine:
+    """One weight, of which every step's gradient is known."""
+
+    rank, world_size, device = 0, 1, torch.device("cpu")
+
+    def __init__(self, breaking: dict[int, float]) -> None:
+        self.weight, self.gradient, self.breaking = 0.0, 0.0, breaking
+        self.made: list[int] = []
+        self.at = 0
+
+    def accumulate(self, batch, global_count: int):
+        self.at = batch.step
+        loss = 1.0 + 0.01 * (batch.step % 3) + self.weight * 0
+        return torch.tensor(loss), torch.tensor(0.0)
+
+    def step(self, multiplier: float) -> float:
+        self.weight += self.breaking.get(self.at, 1.0)
+        self.made.append(self.at)
+        return 1.0
+
+    def discard(self) -> None:
+        pass
+
+    def named_state(self):
+        yield "w", {"weight": torch.tensor([self.weight])}
+
+    def load_state(self, read, optimizer_step: int) -> None:
+        self.weight = float(read("w")["weight"][0])
+
+
+def settings(folder: Path, **keys) -> LoopSettings:
+    table = CheckpointTable(every_steps=5, keep=4)
+    made = LoopSettings(40, 8, 1, Schedule("constant", 40), 1.0, 1, folder / "checkpoints", table)
+    return replace(made, **keys)
+
+
+def test_lost_weights_are_gone_back_on_and_the_steps_that_lost_them_left_out(tmp_path):
+    """The update of step 22 breaks the weight. Step 23 shows it, and step 26 that it stays so."""
+    engine: Any = Engine({22: math.nan})
+    heard = []
+    with events.listening(heard.append):
+        position = train(engine, ROWS, settings(tmp_path), Position(0, 0, 0))
+    assert position.step == 40
+    assert position.left_out == (22, 23)
+    assert engine.weight == position.optimizer_step == 38
+    assert engine.made == [*range(23), *range(20, 22), *range(24, 40)]
+    warned = [event.text for event in heard if isinstance(event, events.Message) and event.level == "warning"]
+    assert any("back to step 20, and on without steps 23 and 24" in text for text in warned)
+
+
+def test_a_stage_that_goes_on_from_a_checkpoint_leaves_the_same_steps_out(tmp_path):
+    engine: Any = Engine({22: math.nan})
+    train(engine, ROWS, settings(tmp_path, steps=33), Position(0, 0, 0))
+    newest = checkpoint.newest_whole(tmp_path / "checkpoints")
+    assert newest is not None
+    saved = checkpoint.SavedState(newest)
+    assert (saved.position.step, saved.position.left_out) == (30, (22, 23))
+    assert len(saved.position.losses) == 30
+
+
+def test_it_is_not_tried_for_ever(tmp_path):
+    engine: Any = Engine({22: math.nan, 31: math.nan, 35: math.nan})
+    with pytest.raises(StageFailed, match=r"no number since step 37, .* after going back 2 times"):
+        train(engine, ROWS, settings(tmp_path), Position(0, 0, 0))
+    broken: Any = Engine({2: math.nan})
+    with pytest.raises(StageFailed, match="no checkpoint is from before"):
+        train(broken, ROWS, settings(tmp_path / "other"), Position(0, 0, 0))
