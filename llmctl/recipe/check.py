@@ -4,6 +4,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 from llmctl.recipe.corpus_schema import CHAT_BUILTINS, TEXT_BUILTINS
+from llmctl.recipe.execution_schema import decided_elsewhere
 from llmctl.recipe.fields import BUILTIN, is_address, is_path
 from llmctl.recipe.filter_schema import FilterTable
 from llmctl.recipe.graph import parents_of, stage_order
@@ -34,6 +35,7 @@ def check(recipe: Recipe, broken: Set[str] = frozenset()) -> list[Problem]:
         problems += check_tokenizer(recipe, broken)
     if "model" not in broken:
         problems += check_model(recipe)
+    problems += check_deepspeed(recipe)
     for stage in recipe.stages.values():
         key: Key = (stage.name,) if stage.name == stage.kind else ("stage", stage.name)
         if stage.name in RESERVED:
@@ -43,6 +45,11 @@ def check(recipe: Recipe, broken: Set[str] = frozenset()) -> list[Problem]:
             found = [*check_stage(recipe, stage), *(check_mix(recipe, stage) if "corpus" not in broken else ())]
             problems += [((*key, *field.split(".")), message) for field, message in found]
     return problems
+
+
+def check_deepspeed(recipe: Recipe) -> Iterator[Problem]:
+    for key, ours in decided_elsewhere(recipe.deepspeed):
+        yield ("deepspeed", *key.split(".")), f"{key} is decided by a stage's own keys: {ours}"
 
 
 def check_sources(recipe: Recipe) -> Iterator[Problem]:

@@ -4,12 +4,14 @@ A field is part of a stage's identity (it decides the outcome, and so the key of
 execution (how the work is done: ranks, micro-batch, checkpoints).
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from llmctl.recipe.corpus_schema import TEXT_BUILTINS, CorpusTable
+from llmctl.recipe.execution_schema import CheckpointTable, TrackingTable
 from llmctl.recipe.fields import NAME, Place, Rate, Share, Table, execution
+from llmctl.recipe.model_schema import ModelTable
 from llmctl.recipe.quantities import Length, Size, Tokens
 from llmctl.recipe.tokenizer_schema import TokenizerTable
 
@@ -20,51 +22,6 @@ TOKENS = TypeAdapter(Tokens)
 MOST_REPETITIONS = 8.0
 
 StageKind = Literal["pretrain", "midtrain", "longctx", "sft", "lora", "average"]
-
-
-class ModelTable(Table):
-    """[model]: the shape of a new model, an Olmo 3. A preset, and keys over it."""
-
-    preset: str | None = None
-    """A published shape: olmo3_190m, olmo3_1b, olmo3_7b, olmo3_32b and others."""
-    hidden_size: int | None = Field(default=None, ge=8)
-    """Width of the residual stream."""
-    layers: int | None = Field(default=None, ge=1)
-    """Layers; every fourth and the last see the whole context, the others a window."""
-    heads: int | None = Field(default=None, ge=1)
-    """Query heads."""
-    kv_heads: int | None = Field(default=None, ge=1)
-    """Key and value heads; `heads` must be a multiple. Left out: as many as `heads`."""
-    head_size: int | None = Field(default=None, ge=2)
-    """Width of a head. Left out: hidden_size / heads."""
-    ffn_size: int | None = Field(default=None, ge=8)
-    """Inner width of the SwiGLU feed-forward."""
-    window: int | None = Field(default=None, ge=1)
-    """Tokens that a sliding-window layer sees, the current one included."""
-    rope_theta: float = 500_000.0
-    """Base of the rotary position embedding."""
-    vocab_size: int | None = Field(default=None, ge=256)
-    """Rows of the embedding. Left out: the tokenizer's vocabulary, padded to a multiple of 128."""
-    tie_embeddings: bool = False
-    """Whether the output head shares the input embedding's weights."""
-    norm_eps: float = 1e-6
-    """Epsilon of the RMS norms."""
-    init_std: float = 0.02
-    """Standard deviation of the truncated normal that every matrix starts from."""
-    embedding_std: float | None = Field(default=None, gt=0)
-    """The same for the input embedding. Left out: init_std, as Olmo 3. Olmo 3 norms what a block adds and not what it
-    reads, so that short runs learn faster from embeddings near the size of what the blocks add, 1."""
-
-
-class CheckpointTable(Table):
-    """[STAGE.checkpoint]: when the trainer's state is written while a stage runs."""
-
-    every_minutes: float = execution(2.0, gt=0)
-    """Minutes between two checkpoints."""
-    every_steps: int | None = execution(None, ge=1)
-    """Steps between two checkpoints, beside the minutes."""
-    keep: int = execution(2, ge=1)
-    """Checkpoints that stay; an older one is removed when a newer one is whole."""
 
 
 class StageTable(Table):
@@ -159,8 +116,8 @@ class TrainTable(StageTable):
     """Of the products; master weights are fp32 always. auto: bf16 where the hardware multiplies it, else fp32."""
     offload_optimizer: bool = execution(False)
     """Keep optimizer states in the host's memory (ZeRO 1 to 3)."""
-    activation_checkpointing: bool = execution(False)
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    activation_checkpointing: bool | Annotated[int, Field(ge=1)] = execution(False)
+    """Recompute activations in the backward pass: less memory, about a third more time. A number: of every so many layers one."""
     compile: Literal["auto"] | bool = execution("auto")
     """torch.compile of every layer. auto: on a GPU."""
     processes: int = execution(1, ge=1)
@@ -291,13 +248,6 @@ class EvalTable(Table):
     """Held-out prompts that answers are generated for."""
 
 
-class TrackingTable(Table):
-    """[tracking]: where numbers go beside `metrics.jsonl`."""
-
-    tensorboard: bool = execution(False)
-    """Write TensorBoard event files into the stage's folder, `tensorboard/` (needs the `track` extra)."""
-
-
 class Recipe(Table):
     """A recipe: the whole life of a model."""
 
@@ -317,6 +267,9 @@ class Recipe(Table):
     """How checkpoints are measured."""
     tracking: TrackingTable = TrackingTable()
     """Loggers."""
+    deepspeed: dict[str, Any] = execution({})
+    """Further keys of DeepSpeed's configuration, handed on as they are and not vouched for. What a stage's own keys say has no
+    place here."""
 
     @property
     def text_sources(self) -> list[str]:

@@ -148,10 +148,11 @@ def _train(stage: Stage) -> Outcome:
             run_job(lambda: job)
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # a kill may have come before they were removed
     metrics = tokens_consumed(stage) | specialty(stage.table.kind).report(stage)
+    kept = ["trainer", *(["kept"] if (stage.folder / "kept").exists() else [])]
     if not (stage.folder / "adapter").exists():
-        return Outcome(["model"], kept=["trainer"], metrics=metrics)
+        return Outcome(["model"], kept=kept, metrics=metrics)
     # The adapter's config names its base by an absolute path, which is no part of what was made.
-    return Outcome(["model", f"adapter/{ADAPTER_WEIGHTS}"], kept=["trainer", "adapter"], metrics=metrics)
+    return Outcome(["model", f"adapter/{ADAPTER_WEIGHTS}"], kept=[*kept, "adapter"], metrics=metrics)
 
 
 def tokens_consumed(stage: Stage) -> dict[str, float]:
@@ -191,6 +192,7 @@ def make_job(stage: Stage, ranks: int) -> Any:
         parent=stage.parent_model,
         moments=moments(stage),
         seed=recipe.seed if table.seed is None else table.seed,
+        deepspeed=recipe.deepspeed,
         **special.additions(stage),
     )
 

@@ -10,8 +10,10 @@ change between save and load, and the next stage can take the moments over. A fo
 renamed; a folder without `state.json` is no checkpoint.
 """
 
+import errno
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from llmctl import events
 from llmctl.errors import StageFailed
-from llmctl.runs.files import sha256_file, sync, write_json
+from llmctl.runs.files import sha256_file, sync, write_json, write_text
 from llmctl.train.engine import Engine, ParameterState, ReadState
 
 SEPARATOR = "|"
@@ -49,31 +51,73 @@ def _barrier(engine: Engine) -> None:
 
 def save(engine: Engine, folder: Path, position: Position) -> None:
     """Write the state to `folder` through a temporary sibling. Collective over the ranks."""
-    from safetensors.torch import save_file
+    aside = begin(engine, folder)
+    write_shard(aside, snapshot(engine), engine.rank, engine.world_size)
+    _barrier(engine)
+    if engine.rank == 0:
+        commit(aside, folder, position, engine.world_size)
+    _barrier(engine)
 
+
+def begin(engine: Engine, folder: Path) -> Path:
+    """The empty folder that the shards of `folder` are written to. Collective over the ranks."""
     aside = folder.with_name(f".{folder.name}.tmp")
     if engine.rank == 0:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
     _barrier(engine)
+    return aside
+
+
+def snapshot(engine: Engine) -> dict[str, Tensor]:
+    """Copies of this rank's share of the state, by the names that it is written under. Collective over the ranks."""
     mine: dict[str, Tensor] = {}
     for index, (name, state) in enumerate(engine.named_state()):
         if index % engine.world_size == engine.rank:
             for key, value in state.items():
-                mine[f"{name}{SEPARATOR}{key}"] = value.detach().to("cpu", torch.float32).contiguous()
-    shard = aside / f"shard-{engine.rank:05d}-of-{engine.world_size:05d}.safetensors"
-    save_file(mine, shard)
-    with shard.open("rb") as written:
-        os.fsync(written.fileno())
-    _barrier(engine)
-    if engine.rank == 0:
-        shards = {path.name: sha256_file(path) for path in sorted(aside.glob("*.safetensors"))}
-        write_json(aside / STATE_FILE, {"format": 1, **asdict(position), "shards": shards})
-        sync(aside)
-        shutil.rmtree(folder, ignore_errors=True)  # a broken one of the same step, which was passed over
-        os.rename(aside, folder)
-        sync(folder.parent)
-    _barrier(engine)
+                mine[f"{name}{SEPARATOR}{key}"] = value.detach().to("cpu", torch.float32, copy=True).contiguous()
+    return mine
+
+
+def write_shard(aside: Path, tensors: dict[str, Tensor], rank: int, ranks: int) -> None:
+    """Write a rank's shard, and when it is on the disk its hash beside it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    shard = aside / shard_name(rank, ranks)
+    try:
+        save_file(tensors, shard)
+    except SafetensorError as error:  # which has the system's error in its text alone
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(shard)) from None
+    sync(shard)
+    write_text(shard.with_suffix(".sha256"), sha256_file(shard))
+
+
+def shard_name(rank: int, ranks: int) -> str:
+    return f"shard-{rank:05d}-of-{ranks:05d}.safetensors"
+
+
+def shards_written(aside: Path, ranks: int) -> bool:
+    return all((aside / shard_name(rank, ranks)).with_suffix(".sha256").exists() for rank in range(ranks))
+
+
+def commit(aside: Path, folder: Path, position: Position, ranks: int) -> None:
+    """Give a checkpoint whose shards are all written its name."""
+    shards = {}
+    for rank in range(ranks):
+        told = (aside / shard_name(rank, ranks)).with_suffix(".sha256")
+        shards[shard_name(rank, ranks)] = told.read_text()
+        told.unlink()
+    write_json(aside / STATE_FILE, {"format": 1, **asdict(position), "shards": shards})
+    sync(aside)
+    shutil.rmtree(folder, ignore_errors=True)  # a broken one of the same step, which was passed over
+    os.rename(aside, folder)
+    sync(folder.parent)
 
 
 def problems(folder: Path) -> list[str]:

@@ -108,13 +108,21 @@ class TorchEngine:
 
 
 def settings_for_deepspeed(
-    zero_stage: int, bfloat16: bool, micro_batch: int, accumulation: int, max_grad_norm: float, offload: bool
+    zero_stage: int,
+    bfloat16: bool,
+    micro_batch: int,
+    accumulation: int,
+    max_grad_norm: float,
+    offload: bool,
+    further: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The DeepSpeed configuration of a stage. Only what the loop does not do itself is left to DeepSpeed."""
-    zero: dict[str, Any] = {"stage": zero_stage}
+    """The DeepSpeed configuration of a stage, with the `further` keys of the recipe. Only what the loop does not do itself is
+    left to DeepSpeed."""
+    further = further or {}
+    zero: dict[str, Any] = {"stage": zero_stage} | further.get("zero_optimization", {})
     if offload and zero_stage > 0:
         zero["offload_optimizer"] = {"device": "cpu"}
-    return {
+    return further | {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         # Stage 0 reports no norm and so the engine clips there itself.
@@ -124,5 +132,5 @@ def settings_for_deepspeed(
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": bfloat16 and zero_stage > 0},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "steps_per_print": 10**9,
+        "steps_per_print": further.get("steps_per_print", 10**9),
     }

@@ -1,6 +1,6 @@
 """One stage's training, described by plain values, so that the command line can hand it to ranks it starts."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -45,6 +45,8 @@ class TrainJob:
     rope: dict[str, Any] | None = None
     lora: dict[str, Any] | None = None
     seed: int = 1
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """Further keys of DeepSpeed's configuration."""
 
     @property
     def settings(self) -> TrainTable:

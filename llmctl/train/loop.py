@@ -1,8 +1,8 @@
 """The training loop: the same for every stage."""
 
-import time
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from llmctl.train.data import TrainingRows
 from llmctl.train.engine import Engine
 from llmctl.train.guard import StepGuard
 from llmctl.train.meters import SpeedMeter, memory_bytes
+from llmctl.train.saver import Saver
 from llmctl.train.schedule import Schedule
 
 
@@ -34,41 +35,22 @@ class LoopSettings:
     max_rollbacks: int = 2
 
 
-@dataclass
-class Saver:
-    """Writes a checkpoint when its time has come."""
-
-    engine: Engine
-    settings: LoopSettings
-    last: float = field(default_factory=time.monotonic)
-
-    def due(self, step: int) -> bool:
-        every, minutes = self.settings.checkpoint.every_steps, self.settings.checkpoint.every_minutes
-        by_time = _agreed(self.engine, time.monotonic() - self.last >= minutes * 60)
-        return (by_time or (every is not None and step % every == 0)) and step < self.settings.steps
-
-    def save(self, position: Position) -> None:
-        folder = self.settings.checkpoints
-        checkpoint.save(self.engine, folder / checkpoint.step_name(position.step), position)
-        if self.engine.rank == 0:
-            checkpoint.prune(folder, self.settings.checkpoint.keep)
-        self.last = time.monotonic()
-
-
 def train(
     engine: Engine,
     rows: TrainingRows,
     settings: LoopSettings,
     position: Position,
     on_step: Callable[[int], None] = lambda step: None,
+    keep: Callable[[Position], None] = lambda position: None,
 ) -> Position:
-    """Train from `position` to the last step and return where it ended.
+    """Train from `position` to the last step and return where it ended. `keep` writes the model down for good, on all ranks.
 
     Raises:
         Interrupted: a signal asked for a stop; a checkpoint of the step just made is on disk.
         StageFailed: the loss is no number any more, and going back did not help.
     """
-    meter, saver = SpeedMeter(settings.steps), Saver(engine, settings)
+    meter = SpeedMeter(settings.steps)
+    saver = Saver(engine, settings.checkpoints, settings.checkpoint, settings.steps)
     guard = StepGuard(settings.skip_sigmas, list(position.losses), set(position.left_out))
     batch_tokens = rows.batch_rows * settings.seq_len
     with deferred() as stop:
@@ -87,9 +69,10 @@ def train(
                 events.warn(f"step {step + 1:,} is left out: {why_not}")
             guard.record(step, loss, gradient_norm)
             if guard.weights_lost:
+                saver.finish()
                 position = _go_back(engine, settings, guard)
                 continue
-            made = position.optimizer_step + (why_not is None)
+            made = position.optimizer_step + (why_not is None and math.isfinite(gradient_norm))
             position = Position(
                 step + 1, position.tokens + batch_tokens, made, tuple(guard.losses), tuple(sorted(guard.left_out))
             )
@@ -110,15 +93,20 @@ def train(
                 }
             )
             on_step(position.step)
-            # Weights that may be lost are not written down.
-            if (saver.due(position.step) or stopping) and not guard.lost:
-                saver.save(position)
+            if not guard.lost:  # weights that may be lost are not written down
+                if settings.checkpoint.keep_every is not None and position.step % settings.checkpoint.keep_every == 0:
+                    keep(position)
+                if saver.due(position.step) or stopping:
+                    saver.save(position)
             if stopping:
+                written = saver.finish() and not guard.lost
+                left, place = ("with", "there") if written else ("without", "the one before")
                 raise Interrupted(
-                    f"stopped at step {position.step:,} of {settings.steps:,} with a checkpoint; "
-                    "the same command goes on from there",
+                    f"stopped at step {position.step:,} of {settings.steps:,} {left} a checkpoint of it; "
+                    f"the same command goes on from {place}",
                     exit_code_for(stopping),
                 )
+        saver.finish()
     return position
 
 
@@ -159,12 +147,3 @@ def _go_back(engine: Engine, settings: LoopSettings, guard: StepGuard) -> Positi
     if engine.world_size > 1:
         torch.distributed.barrier()
     return saved.position
-
-
-def _agreed(engine: Engine, mine: bool) -> bool:
-    """Rank 0's answer, on every rank: clocks differ, and a save is collective."""
-    if engine.world_size == 1:
-        return mine
-    answer = torch.tensor(int(mine))
-    torch.distributed.broadcast(answer, src=0)
-    return bool(answer)

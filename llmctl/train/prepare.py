@@ -20,7 +20,7 @@ def prepare_for_training(model: nn.Module, table: TrainTable) -> nn.Module:
     use_linear_cross_entropy(model)
     model.train()
     if table.activation_checkpointing:
-        checkpoint_activations(model)
+        checkpoint_activations(model, int(table.activation_checkpointing))
     if table.compile is True or (table.compile == "auto" and torch.cuda.is_available()):
         compile_layers(model)
     return model
@@ -32,9 +32,12 @@ def layers_of(model: Any) -> nn.ModuleList:
     return getattr(base, base.base_model_prefix).layers
 
 
-def checkpoint_activations(model: Any) -> None:
-    """Keep each block's input alone and compute the rest again in the backward pass."""
+def checkpoint_activations(model: Any, every: int = 1) -> None:
+    """Of one block in `every`, keep the input alone and compute the rest again in the backward pass."""
     base_model(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    layers: list[Any] = list(layers_of(model))
+    for number, layer in enumerate(layers):
+        layer.gradient_checkpointing = number % every == 0
 
 
 def missing_compiler(device_type: str) -> str | None:

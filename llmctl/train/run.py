@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
     join_process_group()
     wait_for_all()
     job = job_of()
-    engine, rows, micro_batch = _set_up(job)
+    engine, rows, micro_batch = set_up(job)
     position = _starting_position(job, engine)
     table = job.settings
     schedule = Schedule(
@@ -82,11 +83,11 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
         table.skip_sigmas,
         table.max_rollbacks,
     )
-    position = train(engine, rows, settings, position)
+    position = train(engine, rows, settings, position, keep=partial(_keep, job, engine))
     _leave(job, engine, position)
 
 
-def _set_up(job: TrainJob) -> tuple[Engine, TrainingRows, int]:
+def set_up(job: TrainJob) -> tuple[Engine, TrainingRows, int]:
     table = job.settings
     device = device_of_this_rank()
     world_size = torch.distributed.get_world_size()
@@ -106,7 +107,7 @@ def _set_up(job: TrainJob) -> tuple[Engine, TrainingRows, int]:
         objective,
         build_optimizer(objective, table),
         settings_for_deepspeed(
-            table.zero_stage, bfloat16, micro_batch, accumulation, table.max_grad_norm, table.offload_optimizer
+            table.zero_stage, bfloat16, micro_batch, accumulation, table.max_grad_norm, table.offload_optimizer, job.deepspeed
         ),
         table.max_grad_norm,
     )
@@ -129,6 +130,18 @@ def _starting_position(job: TrainJob, engine: Engine) -> Position:
     return Position(0, 0, 0)
 
 
+def _keep(job: TrainJob, engine: Engine, position: Position) -> None:
+    """Write the model as it is now to `kept/`."""
+    folder = job.path / "kept" / checkpoint.step_name(position.step)
+    state = folder.with_name(f".{folder.name}.state")
+    checkpoint.save(engine, state, position)
+    if engine.rank == 0:
+        write_model(job, state, folder)
+        shutil.rmtree(state)
+    if engine.world_size > 1:
+        torch.distributed.barrier()
+
+
 def _leave(job: TrainJob, engine: Engine, position: Position) -> None:
     """Write `trainer/` (all ranks) and `model/` (rank 0), then drop the checkpoints that led there."""
     trainer = job.path / "trainer"
@@ -136,14 +149,14 @@ def _leave(job: TrainJob, engine: Engine, position: Position) -> None:
         shutil.rmtree(trainer)
     checkpoint.save(engine, trainer, position)
     if engine.rank == 0:
-        write_model(job, trainer)
+        write_model(job, trainer, job.path / "model")
         shutil.rmtree(job.path / "checkpoints", ignore_errors=True)
     if engine.world_size > 1:
         torch.distributed.barrier()
 
 
-def write_model(job: TrainJob, trainer: Path) -> None:
-    """`model/`: a Hugging Face folder with the weights of the trainer state; for LoRA also `adapter/`."""
+def write_model(job: TrainJob, trainer: Path, folder: Path) -> None:
+    """A Hugging Face folder with the weights of the trainer state; for LoRA merged, and `adapter/` beside it."""
     saved = SavedState(trainer)
     model: Any = assemble_model(job)
     with torch.no_grad():
@@ -152,6 +165,6 @@ def write_model(job: TrainJob, trainer: Path) -> None:
                 parameter.copy_(saved.read(name)["weight"])
     tokenizer = load_tokenizer(job.tokenizer)
     if job.lora is not None:
-        save_adapter(model, job.path / "adapter")
+        save_adapter(model, folder.with_name("adapter") if folder.name == "model" else folder.with_name(f"{folder.name}-adapter"))
         model = merge(model)
-    save_model(model, tokenizer, job.path / "model")
+    save_model(model, tokenizer, folder)

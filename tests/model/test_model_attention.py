@@ -1,5 +1,6 @@
 """Packed attention: documents are isolated, and equal to `transformers`' own attention on each alone."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 
 from llmctl.model.attention import causal_attention, per_document, use_packed_attention
 from llmctl.model.build import ModelShape, build_model
-from llmctl.model.loss import hidden_states, use_linear_cross_entropy
-from llmctl.tokens.batch import of_sequences
+from llmctl.model.loss import causal_lm_loss, hidden_states, use_linear_cross_entropy
+from llmctl.tokens.batch import collate, of_sequences
+from llmctl.tokens.rows import IGNORED, Row
 
 SHAPE = ModelShape(32, 4, 4, 2, 8, 64, 16, 300, 128)
 
@@ -113,16 +115,42 @@ def test_a_window_costs_less_than_a_dense_mask():
     assert 0 < largest <= 2 * 256 * 256
 
 
-def test_other_architectures_use_it_too():
-    from transformers import LlamaConfig, LlamaForCausalLM
+SMALL = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}  # fmt: skip
+WINDOW = {"sliding_window": 8}
+ARCHITECTURES = {
+    "olmo3": SMALL | WINDOW | {"num_hidden_layers": 4},
+    "llama": SMALL | {"num_hidden_layers": 2},
+    "qwen3": SMALL | {"num_hidden_layers": 2, "head_dim": 16},
+    "mistral": SMALL | WINDOW | {"num_hidden_layers": 2},
+    "gemma": SMALL | {"num_hidden_layers": 2, "head_dim": 16},
+    "gemma3_text": SMALL | WINDOW | {"num_hidden_layers": 6, "head_dim": 16, "query_pre_attn_scalar": 16},
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_other_architectures_are_what_transformers_makes_of_them(architecture):
+    """Logits and gradients, packed and alone, beside `transformers`' eager attention on each document."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-                         num_key_value_heads=2)  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
-    first, second = some_tokens(20, 33)
-    with torch.no_grad():
-        expected = torch.cat([model(torch.tensor([s])).logits[0] for s in (first, second)])
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+    sequences = some_tokens(20, 1, 33)
+    labels = [torch.tensor([sequence]) for sequence in sequences]
+    outs = [model(tokens, use_cache=False).logits[0] for tokens in labels]
+    losses = [torch.nn.functional.cross_entropy(o[:-1], t[0, 1:], reduction="sum") for o, t in zip(outs, labels, strict=True)]
+    sum(losses[::2]).backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
     use_packed_attention(model)
     use_linear_cross_entropy(model)
-    torch.testing.assert_close(logits(model, [first, second]), expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(logits(model, sequences), torch.cat(outs).detach(), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(logits(model, sequences[2:]), outs[2].detach(), atol=2e-5, rtol=1e-4)
+    rows = [Row(np.array(s), np.array([*s[1:], IGNORED]), [len(s)]) for s in sequences]
+    total, _ = causal_lm_loss(model, collate(rows))
+    torch.testing.assert_close(total, sum(losses[::2]).detach(), atol=1e-3, rtol=1e-5)
+    total.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, expected[name], atol=1e-3, rtol=1e-3, msg=name)

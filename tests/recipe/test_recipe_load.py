@@ -93,6 +93,19 @@ def test_all_mistakes_come_at_once_with_file_line_and_a_suggestion(write_recipe)
         (("layers = 4\n", ""), "[model] lacks layers"),
         (("[pretrain]", "[pretrain]\nwarmup_steps = 99999"), "warmup_steps = 99999 is longer than the stage's 5859 steps"),
         (("[pretrain]", '[pretrain]\noptimizer = "muon"\nzero_stage = 2'), "Muon needs whole matrices"),
+        (
+            ("[tokenizer]", "[deepspeed]\ngradient_clipping = 1\n[tokenizer]"),
+            "gradient_clipping is decided by a stage's own keys: max_grad",
+        ),
+        (
+            ("[tokenizer]", "[deepspeed]\nzero_optimization = { stage = 3 }\n[tokenizer]"),
+            "decided by a stage's own keys: zero_stage",
+        ),
+        (("[pretrain]", "[pretrain]\nactivation_checkpointing = -1"), "pretrain.activation_checkpointing"),
+        (
+            ("[tokenizer]", '[corpus.sources.far]\npath = "s3://a/b"\nkind = "tokens"\n[tokenizer]'),
+            "copy them to a folder of this machine",
+        ),
         (("[pretrain]", "[pretrain]\nmicro_batch = 3"), "3 rows on 1 ranks do not divide the batch of 4 rows"),
         (("[pretrain]", "[pretrain]\nprocesses = 3"), "3 ranks do not divide the batch of 4 rows"),
         (

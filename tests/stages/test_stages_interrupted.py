@@ -135,7 +135,7 @@ def test_time_that_is_up_stops_it_to_be_gone_on_with(tmp_path, text_folder):
     prepare(recipe, runs)
     stopped = run_llmctl("pretrain", recipe, "--runs", runs, "--max-time", "12s")
     assert stopped.returncode == 75, stopped.stderr
-    assert "with a checkpoint; the same command goes on from there" in stopped.stderr
+    assert "with a checkpoint of it; the same command goes on from there" in stopped.stderr
     folder = folder_of(runs)
     assert folder is not None
     newest = sorted((folder / "checkpoints").glob("step-*"))[-1]

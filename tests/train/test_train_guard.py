@@ -1,22 +1,17 @@
 """Bad steps are left out, lost weights are gone back on, and both are the same after a kill."""
 
 import math
-from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
+from one_weight import ROWS, Engine, settings
 
 from llmctl import events
 from llmctl.errors import StageFailed
-from llmctl.recipe.schema import CheckpointTable
 from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position
 from llmctl.train.guard import WINDOW, StepGuard
-from llmctl.train.loop import LoopSettings, train
-from llmctl.train.schedule import Schedule
+from llmctl.train.loop import train
 
 
 def test_a_loss_far_above_the_last_ones_is_left_out():
@@ -45,57 +40,6 @@ def test_nothing_is_said_of_the_first_steps_but_that_a_loss_is_no_number():
     assert guard.why_not(0, 1000.0) is None
     for loss in (math.nan, math.inf):
         assert f"its loss is {loss}" in str(guard.why_not(0, loss))
-
-
-class Rows:
-    """Eight numbers a step; the gradient is the mean of what is not among `bad`."""
-
-    batch_rows = 1
-
-    def supervised(self, step: int) -> int:
-        return 1
-
-    def micro_batches(self, step: int, micro_batch: int, rank: int, world_size: int):
-        yield SimpleNamespace(step=step, to=lambda device: SimpleNamespace(step=step))
-
-
-ROWS: Any = Rows()
-
-
-class Engine:
-    """One weight, of which every step's gradient is known."""
-
-    rank, world_size, device = 0, 1, torch.device("cpu")
-
-    def __init__(self, breaking: dict[int, float]) -> None:
-        self.weight, self.gradient, self.breaking = 0.0, 0.0, breaking
-        self.made: list[int] = []
-        self.at = 0
-
-    def accumulate(self, batch, global_count: int):
-        self.at = batch.step
-        loss = 1.0 + 0.01 * (batch.step % 3) + self.weight * 0
-        return torch.tensor(loss), torch.tensor(0.0)
-
-    def step(self, multiplier: float) -> float:
-        self.weight += self.breaking.get(self.at, 1.0)
-        self.made.append(self.at)
-        return 1.0
-
-    def discard(self) -> None:
-        pass
-
-    def named_state(self):
-        yield "w", {"weight": torch.tensor([self.weight])}
-
-    def load_state(self, read, optimizer_step: int) -> None:
-        self.weight = float(read("w")["weight"][0])
-
-
-def settings(folder: Path, **keys) -> LoopSettings:
-    table = CheckpointTable(every_steps=5, keep=4)
-    made = LoopSettings(40, 8, 1, Schedule("constant", 40), 1.0, 1, folder / "checkpoints", table)
-    return replace(made, **keys)
 
 
 def test_lost_weights_are_gone_back_on_and_the_steps_that_lost_them_left_out(tmp_path):

@@ -1,0 +1,110 @@
+"""Checkpoints while training goes on: the state is copied between two steps, and written by a thread."""
+
+import errno
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from llmctl import events
+from llmctl.errors import StageFailed
+from llmctl.recipe.execution_schema import CheckpointTable
+from llmctl.train import checkpoint
+from llmctl.train.checkpoint import Position
+from llmctl.train.engine import Engine
+
+POLL_SECONDS = 0.05
+PATIENCE = 600.0  # seconds in which all ranks have to have written their shards
+
+
+class Saver:
+    """One checkpoint is written at a time. Ranks tell each other through the folder that they are done: collective calls are for
+    the main thread alone."""
+
+    def __init__(self, engine: Engine, folder: Path, table: CheckpointTable, steps: int) -> None:
+        self.engine, self.folder, self.table, self.steps = engine, folder, table, steps
+        self._last = time.monotonic()
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether the time has come, after `step` steps. Collective."""
+        by_time = _agreed(self.engine, time.monotonic() - self._last >= self.table.every_minutes * 60)
+        by_step = self.table.every_steps is not None and step % self.table.every_steps == 0
+        return (by_time or by_step) and step < self.steps
+
+    def save(self, position: Position) -> None:
+        """Begin to write. Collective; waits for the checkpoint before it."""
+        self.finish()
+        self._last = time.monotonic()
+        folder = self.folder / checkpoint.step_name(position.step)
+        try:
+            aside = checkpoint.begin(self.engine, folder)
+        except OSError as error:
+            if self.engine.world_size > 1:  # the others are waiting at the barrier
+                raise
+            self._failure = error
+            self._tell()
+            return
+        tensors = checkpoint.snapshot(self.engine)
+        self._thread = threading.Thread(target=self._guarded, args=(lambda: self._write(aside, folder, tensors, position),))
+        self._thread.start()
+
+    def finish(self) -> bool:
+        """Wait until what is being written is there; whether it is. What went wrong was told.
+
+        Raises:
+            StageFailed: for a reason that no later attempt would mend.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        written = self._failure is None
+        self._tell()
+        return written
+
+    def _write(self, aside: Path, folder: Path, tensors: dict[str, torch.Tensor], position: Position) -> None:
+        rank, ranks = self.engine.rank, self.engine.world_size
+        checkpoint.write_shard(aside, tensors, rank, ranks)
+        until = time.monotonic() + PATIENCE
+        # The others wait, too, so that a failure of the first rank is known to all before the next one is begun.
+        while not (checkpoint.shards_written(aside, ranks) if rank == 0 else not aside.exists()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"{aside}: not all ranks have written their shards within {PATIENCE:.0f} seconds")
+            time.sleep(POLL_SECONDS)
+        if rank == 0:
+            checkpoint.commit(aside, folder, position, ranks)
+            checkpoint.prune(self.folder, self.table.keep)
+
+    def _guarded(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except BaseException as error:
+            self._failure = error
+
+    def _tell(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is None:
+            return
+        if not isinstance(failure, OSError):
+            raise StageFailed(f"a checkpoint could not be written: {failure}") from failure
+        for aside in self.folder.glob(".step-*.tmp"):
+            shutil.rmtree(aside, ignore_errors=True)
+        full = "no space is left on the disk" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else str(failure)
+        newest = next(iter(checkpoint.steps_on_disk(self.folder)), None)
+        left = f"the last one is {newest}" if newest is not None else "and there is none before it"
+        events.warn(
+            f"a checkpoint could not be written ({full}); {left}. Training goes on, and the next one is tried in its time"
+        )
+
+
+def _agreed(engine: Engine, mine: bool) -> bool:
+    """Rank 0's answer, on every rank: clocks differ, and a save is collective."""
+    if engine.world_size == 1:
+        return mine
+    answer = torch.tensor(int(mine))
+    torch.distributed.broadcast(answer, src=0)
+    return bool(answer)
