@@ -96,6 +96,26 @@ def test_forward_and_gradients_equal_a_dense_mask(lengths, window, heads):
         torch.testing.assert_close(mine.grad.double(), reference.grad, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("window", [None, 16])
+@pytest.mark.parametrize("lengths", [(48, 48), (7, 61, 33)])
+def test_in_bfloat16_it_stays_near_float64(lengths, window):
+    torch.manual_seed(0)
+    total = sum(lengths)
+    inputs = [torch.randn(1, count, total, 16).bfloat16().requires_grad_() for count in (4, 2, 2)]
+    doubles = [t.detach().double().requires_grad_() for t in inputs]
+    out = per_document(*inputs, lengths, window, 0.25)
+    pieces = [dense(*parts, window, 0.25) for parts in zip(*(t.split(lengths, 2) for t in doubles), strict=True)]
+    expected = torch.cat(pieces, 2)
+    direction = torch.randn_like(expected)
+    (out.double() * direction).sum().backward()
+    (expected * direction).sum().backward()
+    assert (out.double() - expected).norm() < 8e-3 * expected.norm()
+    for mine, reference in zip(inputs, doubles, strict=True):
+        assert mine.grad is not None
+        assert reference.grad is not None
+        assert (mine.grad.double() - reference.grad).norm() < 1.2e-2 * reference.grad.norm()
+
+
 def test_a_window_costs_less_than_a_dense_mask():
     """Blocks of the window, never [T, T]: the memory of 16 times the length grows by 16, not by 256."""
     query = torch.randn(1, 1, 4096, 8)
