@@ -113,5 +113,7 @@ def _same(straight: Path, killed: Path, steps: int) -> bool:
     if different:
         worst = max(different, key=lambda name: different[name])
         rows.append(("largest difference", f"{different[worst]:.3g} ({worst})"))
-    events.emit(events.Table(f"resumed after a kill, beside {steps} steps at one stretch", ("", ""), tuple(rows)))
+    events.emit(
+        events.Table(f"resumed after a kill, beside {steps} steps at one stretch", ("weights and moments", ""), tuple(rows))
+    )
     return not different
