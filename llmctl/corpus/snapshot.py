@@ -75,10 +75,11 @@ class Split:
         with writing(documents_file(self.out, source.name, "heldout")) as write:
 
             def keep(document: Document) -> None:
-                if names and hash(document.text) in self.seen:
+                copy = bool(names) and hash(document.text) in self.seen
+                names.add(document.id)
+                if copy:
                     self._drop(source, document, "same text")
                     return
-                names.add(document.id)
                 self.heldout.add(document)
                 self.seen.add(hash(document.text))
                 write(document)

@@ -1,5 +1,7 @@
 """What is held out is never trained on, nor is anything like it."""
 
+import json
+
 from helpers import curated
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -36,6 +38,21 @@ def test_a_near_copy_is_told_from_another_text(kept, added):
     text = "\n".join(original[:kept] + [f"    other_{n} = something_else({n})" for n in range(added)])
     shared_enough = kept >= 8 and kept > 0.5 * min(kept + added, 40)
     assert lines.like(text) == ("original" if shared_enough else None)
+
+
+def test_a_held_out_document_stands_once_whatever_its_copies_are_called(tmp_path):
+    texts = [f"A text of its own, number {n}, with words enough to be one.\n" for n in range(30)]
+    file = tmp_path / "own.jsonl"
+    rows = [{"id": f"{kind}{n}", "text": text} for kind in ("a", "b", "a") for n, text in enumerate(texts)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    counts, lost = curated(tmp_path / "out", 0.3, own={"path": str(file)})
+    held, train = ([d.text for d in read_documents(tmp_path / "out", "own", split)] for split in ("heldout", "train"))
+    assert sorted(held + train) == sorted(texts)
+    assert len(held) > 3
+    assert counts["own"]["train_documents"] + counts["own"]["heldout_documents"] == 30
+    assert lost["own", "same text"] == 60
+    rejects = [row["rule"] for row in read_rows_of(rejects_file(tmp_path / "out", "own", "split"))]
+    assert rejects == ["same text"] * 60
 
 
 def number_of(name: str) -> str:
