@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,43 @@ def test_two_processes_train_the_model_that_one_trains(one_rank, tmp_path):
     assert "starting 2 ranks" in result.stdout
     assert "2 ranks x micro-batch 2 x accumulation 1 = 4 rows of 64 tokens, ZeRO stage 2" in result.stdout
     close(weights(mine), weights(runs))
+
+
+def ranks_of(runs: Path) -> list[int]:
+    """Processes that train below a folder of runs."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        if b"llmctl.worker" in words and b"torch.distributed.run" not in words and str(runs).encode() in b" ".join(words):
+            found.append(int(process.name))
+    return found
+
+
+def test_when_a_rank_is_killed_the_others_stop_and_it_goes_on_from_the_last_checkpoint(one_rank, tmp_path):
+    recipe, runs = one_rank
+    mine = without_pretraining(runs, tmp_path / "runs")
+    process = subprocess.Popen(
+        command("pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.tokens=51200"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 120
+    while not list(mine.glob("small/pretrain-*/checkpoints/step-00000006")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(ranks_of(mine)[-1], signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: a rank failed" in told
+    assert not ranks_of(mine)
+    again = run_llmctl("pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.tokens=51200")
+    assert again.returncode == 0, again.stderr
+    assert "resumed from step" in again.stdout
 
 
 def test_under_a_launcher_llmctl_joins_the_ranks_that_are_there(one_rank, tmp_path):

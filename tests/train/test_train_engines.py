@@ -1,6 +1,7 @@
 """DeepSpeed against plain torch: every ZeRO stage, one rank and two, gives the weights that the reference gives."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from llmctl.model.build import ModelShape, build_model
+from llmctl.model.lora import add_adapter
 from llmctl.recipe.schema import PretrainTable
 from llmctl.tokens.batch import collate
 from llmctl.tokens.rows import IGNORED, Row
@@ -33,6 +35,10 @@ def table(optimizer: str = "adamw", zero_stage: int = 0, precision: str = "fp32"
     )  # fmt: skip
 
 
+def gentle(zero_stage: int = 0) -> PretrainTable:
+    return table(zero_stage=zero_stage).model_copy(update={"lr": 1e-3})
+
+
 def rows_of_step(step: int) -> list[Row]:
     """Rows with unequal numbers of supervised tokens: a mean over ranks of means over tokens would show."""
     random = np.random.default_rng(step)
@@ -46,10 +52,25 @@ def rows_of_step(step: int) -> list[Row]:
     return rows
 
 
-def objective(options: PretrainTable) -> CausalObjective:
-    model = prepare_for_training(build_model(SHAPE, seed=3), options)
+def frozen_below() -> torch.nn.Module:
+    model = build_model(SHAPE, seed=3)
+    for part in (model.model.embed_tokens, model.model.layers[0]):
+        part.requires_grad_(False)
+    return model
+
+
+MODELS = {
+    "plain": lambda: build_model(SHAPE, seed=3),
+    "tied": lambda: build_model(replace(SHAPE, tie_embeddings=True), seed=3),
+    "frozen": frozen_below,
+    "lora": lambda: add_adapter(build_model(SHAPE, seed=3), rank=4, alpha=8.0, dropout=0.0, targets="all_linear", seed=1),
+}
+
+
+def objective(options: PretrainTable, model: str = "plain") -> CausalObjective:
+    prepared = prepare_for_training(MODELS[model](), options)
     bfloat16 = options.precision != "fp32"
-    return CausalObjective(model, 1e-4, bfloat16 and options.zero_stage == 0, "cpu")
+    return CausalObjective(prepared, 1e-4, bfloat16 and options.zero_stage == 0, "cpu")
 
 
 def steps(engine: Any, micro_batch: int, first: int = 0, last: int = STEPS, left_out: int | None = None) -> list[float]:
@@ -63,7 +84,7 @@ def steps(engine: Any, micro_batch: int, first: int = 0, last: int = STEPS, left
         if step == left_out:
             engine.discard()
         else:
-            norms.append(engine.step(1.0 - 0.2 * step))
+            norms.append(engine.step(1.0 - 0.2 * (step % 4)))
     return norms
 
 
@@ -77,18 +98,18 @@ def reference(micro_batch: int = ROWS, optimizer: str = "adamw") -> tuple[list[f
     return norms, state_of(engine)
 
 
-def torch_engine(options: PretrainTable) -> TorchEngine:
-    model = objective(options)
-    return TorchEngine(model, build_optimizer(model, options), options.max_grad_norm)
+def torch_engine(options: PretrainTable, model: str = "plain") -> TorchEngine:
+    built = objective(options, model)
+    return TorchEngine(built, build_optimizer(built, options), options.max_grad_norm)
 
 
-def deepspeed_engine(options: PretrainTable, micro_batch: int) -> DeepSpeedEngine:
-    model = objective(options)
+def deepspeed_engine(options: PretrainTable, micro_batch: int, model: str = "plain") -> DeepSpeedEngine:
+    built = objective(options, model)
     accumulation = ROWS // (micro_batch * torch.distributed.get_world_size())
     settings = settings_for_deepspeed(
         options.zero_stage, options.precision != "fp32", micro_batch, accumulation, options.max_grad_norm, False
     )
-    return DeepSpeedEngine(model, build_optimizer(model, options), settings, options.max_grad_norm)
+    return DeepSpeedEngine(built, build_optimizer(built, options), settings, options.max_grad_norm)
 
 
 def deepspeed(options: PretrainTable, micro_batch: int) -> tuple[list[float], dict[str, dict[str, torch.Tensor]]]:
@@ -170,6 +191,25 @@ def test_gradients_that_are_no_number_move_no_weight(one_rank, engine_of):
         engine.accumulate(collate(rows[at : at + 2]), 1)
     assert np.isnan(engine.step(1.0))
     compare(state_of(engine), before, tolerance=0.0)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("model", ["tied", "frozen", "lora"])
+def test_tied_frozen_and_adapted_weights_are_those_of_plain_torch(one_rank, model, zero_stage, accumulation):
+    engines = [torch_engine(table(), model), deepspeed_engine(table(zero_stage=zero_stage), ROWS // accumulation, model)]
+    norms = [steps(engine, ROWS // accumulation) for engine in engines]
+    np.testing.assert_allclose(norms[1], norms[0], rtol=1e-4)
+    compare(state_of(engines[1]), state_of(engines[0]))
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_twenty_steps_are_those_of_plain_torch(one_rank, zero_stage):
+    # At the rate of the other tests AdamW makes a difference of one in a million of step 4 one in a hundred of step 20.
+    engines = [torch_engine(gentle()), deepspeed_engine(gentle(zero_stage), 4)]
+    norms = [steps(engine, 4, 0, 20) for engine in engines]
+    np.testing.assert_allclose(norms[1], norms[0], rtol=1e-3)
+    compare(state_of(engines[1]), state_of(engines[0]), tolerance=1e-4)
 
 
 def test_muon_under_deepspeed_equals_plain_torch(one_rank):
