@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common import documents, options, write_result
 from train_peers import HEADS, INNER, LAYERS, LENGTH, ROWS, VOCABULARY, WARMUP, WIDTH, rate
@@ -27,18 +27,21 @@ FLOPS_PER_TOKEN = 6 * (LAYERS * (4 * WIDTH**2 + 3 * WIDTH * INNER) + VOCABULARY 
 """Forward and backward: six per weight of a product, the embedding left out, and the causal half of attention's products."""
 
 
-def job_of(folder: Path, steps: int, packing: str) -> Any:
+Packing = Literal["concat", "best_fit"]
+
+
+def job_of(folder: Path, steps: int, packing: Packing) -> Any:
     from llmctl.train.job import DataPart, TrainJob
 
     name = "text" if packing == "concat" else "talk"
     shape = {"hidden_size": WIDTH, "layers": LAYERS, "heads": HEADS, "kv_heads": HEADS, "head_size": WIDTH // HEADS,
              "ffn_size": INNER, "window": LENGTH, "vocab_size": VOCABULARY, "max_length": LENGTH}  # fmt: skip
     table = TABLE | {"tokens": steps * ROWS * LENGTH, "packing": packing, "document_boundaries": packing == "best_fit"}
-    part = DataPart(name, str(folder / name), 1.0, packing)  # type: ignore[arg-type]
+    part = DataPart(name, str(folder / name), 1.0, packing)
     return TrainJob(str(folder / f"job-{name}"), "pretrain", steps, ROWS, table, str(folder / "tokenizer"), [part], shape)
 
 
-def ours(folder: Path, steps: int, packing: str) -> dict[str, float]:
+def ours(folder: Path, steps: int, packing: Packing) -> dict[str, float]:
     from llmctl import events
     from llmctl.train.data import TrainingRows
     from llmctl.train.run import run_job
@@ -114,6 +117,7 @@ def write_data(folder: Path, megabytes: float, steps: int) -> None:
 
     from llmctl.corpus.builtin import standard_library
     from llmctl.corpus.chat import docstring_conversations
+    from llmctl.tokens.shards import TokenShards
     from llmctl.tokens.text_shards import TextShards
     from llmctl.tokens.tokenizer import train_tokenizer
 
@@ -124,12 +128,10 @@ def write_data(folder: Path, megabytes: float, steps: int) -> None:
         size = sum(len(text.encode()) for text in found)
         shards = TextShards(str(folder / "tokenizer"), folder / name)
         shards.write(lambda found=found: [(str(n), text, "") for n, text in enumerate(found)], size)
-    from llmctl.tokens.shards import TokenShards
-
     for name, file in {"text": "ids.npy", "talk": "talk.npy"}.items():
-        shards = TokenShards(folder / name)
-        np.asarray(shards.stream[0 : shards.tokens], np.uint16).tofile(folder / file)
-    (folder / "talk.json").write_text(json.dumps(shards.lengths.tolist()))
+        written = TokenShards(folder / name)
+        np.asarray(written.stream[0 : written.tokens], np.uint16).tofile(folder / file)
+    (folder / "talk.json").write_text(json.dumps(TokenShards(folder / "talk").lengths.tolist()))
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def llama() -> Any:
     return LlamaForCausalLM(config)
 
 
-def with_trainer(dataset: list[dict[str, list[int]]], steps: int, collate: Any) -> list[float]:
+def with_trainer(dataset: Any, steps: int, collate: Any) -> list[float]:
     """Times at which the steps ended."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -57,7 +57,7 @@ def with_trainer(dataset: list[dict[str, list[int]]], steps: int, collate: Any) 
         disable_tqdm=True,
         remove_unused_columns=False,
     )
-    Trainer(llama(), arguments, train_dataset=dataset, data_collator=collate, callbacks=[Clock()]).train()  # type: ignore[arg-type]
+    Trainer(llama(), arguments, train_dataset=dataset, data_collator=collate, callbacks=[Clock()]).train()
     return times
 
 

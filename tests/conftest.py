@@ -64,6 +64,16 @@ def small_recipe(tmp_path, text_folder) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def pretrained_runs(tmp_path_factory, text_folder) -> Path:
+    """The folder of runs of that recipe when it is done; to be looked at, and not to be changed."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    (folder / "small.toml").write_text(SMALL_RECIPE.format(texts=text_folder))
+    made = run_llmctl("pretrain", folder / "small.toml", "--runs", folder / "runs")
+    assert made.returncode == 0, made.stderr
+    return folder / "runs"
+
+
 @pytest.fixture
 def write_recipe(tmp_path) -> Callable[[str], Path]:
     def write(text: str) -> Path:

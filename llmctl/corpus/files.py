@@ -45,7 +45,7 @@ def files_of(place: str, suffixes: Sequence[str], patterns: Sequence[str] = ()) 
 
 
 def _local(path: Path) -> list[File]:
-    found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return [
         File(str(file), file.relative_to(path).as_posix() if file != path else path.name, file.stat().st_size, _opener(file))
         for file in found

@@ -12,53 +12,63 @@ PART_BYTES = 64_000_000  # of a file, which is what the engine holds at a time
 COLUMNS = ("id", "text", "source", "path", "date", "url")
 
 
+class PoolWriter:
+    """Appends documents to the pool `folder`: a row of `n`, its place, with the fields of the document."""
+
+    def __init__(self, folder: Path) -> None:
+        import pyarrow
+
+        self._folder = folder
+        self._schema = pyarrow.schema([("n", pyarrow.int64()), *((name, pyarrow.large_string()) for name in COLUMNS)])
+        self._rows: list[Document] = []  # of the row group that fills
+        self._size = self._written = 0
+        self._part: Any = None
+        self._part_size = self._parts = 0
+
+    def write(self, document: Document) -> None:
+        self._rows.append(document)
+        self._size += len(document.text)
+        if len(self._rows) == GROUP_DOCUMENTS or self._size >= GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the row group, and end the part where it is full."""
+        import pyarrow
+        import pyarrow.parquet
+
+        if self._part is None:
+            file = self._folder / f"part-{self._parts:05d}.parquet"
+            self._part = pyarrow.parquet.ParquetWriter(file, self._schema, compression="zstd")
+        columns: list[Any] = [range(self._written, self._written + len(self._rows))]
+        columns += [[getattr(row, name) for row in self._rows] for name in COLUMNS]
+        arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, self._schema.types, strict=True)]
+        self._part.write_table(pyarrow.table(arrays, schema=self._schema))
+        self._written += len(self._rows)
+        self._part_size += self._size
+        self._rows, self._size = [], 0
+        if self._part_size >= PART_BYTES:
+            self.end_part()
+
+    def end_part(self) -> None:
+        if self._part is not None:
+            self._part.close()
+            self._part, self._part_size, self._parts = None, 0, self._parts + 1
+
+    def finish(self) -> None:
+        if self._rows or not self._parts:  # a pool of nothing has a part as well
+            self.flush()
+
+
 @contextmanager
 def writing_pool(folder: Path) -> Iterator[Callable[[Document], None]]:
-    """A function that appends a document to the pool `folder`: a row of `n`, its place, with the fields of the document."""
-    import pyarrow
-    import pyarrow.parquet
-
-    fields = [("n", pyarrow.int64()), *((name, pyarrow.large_string()) for name in COLUMNS)]
-    schema = pyarrow.schema(fields)
-    rows: list[Document] = []
-    written = size = part_size = parts = 0
+    """A function that appends a document to the pool `folder`."""
     folder.mkdir(parents=True)
-    writer: Any = None
-
-    def flush() -> None:
-        nonlocal written, size, part_size, parts, writer
-        if writer is None:
-            writer = pyarrow.parquet.ParquetWriter(folder / f"part-{parts:05d}.parquet", schema, compression="zstd")
-        columns: list[Any] = [range(written, written + len(rows))]
-        columns += [[getattr(row, name) for row in rows] for name in COLUMNS]
-        writer.write_table(
-            pyarrow.table([pyarrow.array(c, t) for c, t in zip(columns, schema.types, strict=True)], schema=schema)
-        )
-        written, part_size = written + len(rows), part_size + size
-        size = 0
-        rows.clear()
-        if part_size >= PART_BYTES:
-            finish()
-
-    def finish() -> None:
-        nonlocal part_size, parts, writer
-        writer.close()
-        writer, part_size, parts = None, 0, parts + 1
-
-    def write(document: Document) -> None:
-        nonlocal size
-        rows.append(document)
-        size += len(document.text)
-        if len(rows) == GROUP_DOCUMENTS or size >= GROUP_BYTES:
-            flush()
-
+    writer = PoolWriter(folder)
     try:
-        yield write
-        if rows or not parts:  # a pool of nothing has a part as well
-            flush()
+        yield writer.write
+        writer.finish()
     finally:
-        if writer is not None:
-            finish()
+        writer.end_part()
 
 
 def parts_of(pool: Path) -> list[Path]:

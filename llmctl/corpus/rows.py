@@ -98,7 +98,8 @@ def _opened(file: File) -> Any:
     if file.name.endswith(".gz"):
         return gzip.open(raw, "rb")
     if file.name.endswith(".zst"):
-        return io.BufferedReader(zstandard.open(raw, "rb"))  # type: ignore[arg-type]
+        unpacked: Any = zstandard.open(raw, "rb")
+        return io.BufferedReader(unpacked)
     return raw
 
 

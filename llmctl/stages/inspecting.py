@@ -14,7 +14,7 @@ SAMPLE_DOCUMENTS = 100  # of each source's held-out text
 
 
 def newest(store: RunStore, stage: str, run: str | None, otherwise: str) -> Artifact:
-    """The newest finished artifact of a stage, of one run or of all.
+    """The newest finished artifact of a stage, of one run, or of all runs, and then which it is is told.
 
     Raises:
         UserError: there is none; `otherwise` says what to do.
@@ -23,7 +23,10 @@ def newest(store: RunStore, stage: str, run: str | None, otherwise: str) -> Arti
     found = [artifact for one in runs for artifact in one.artifacts if artifact.done and artifact.stage == stage]
     if not found:
         raise UserError(f"{store.root / run if run else store.root}: no {stage} yet; {otherwise}")
-    return max(found, key=lambda artifact: artifact.manifest["ended"])
+    artifact = max(found, key=lambda artifact: artifact.manifest["ended"])
+    if run is None:
+        print(f"no run given: the newest {stage} is that of {artifact.run} ({artifact.folder})", file=sys.stderr)
+    return artifact
 
 
 def find_corpus(store: RunStore, run: str | None) -> Artifact:
@@ -32,10 +35,7 @@ def find_corpus(store: RunStore, run: str | None) -> Artifact:
     Raises:
         UserError: there is none.
     """
-    artifact = newest(store, "corpus", run, "make one with `llmctl curate RECIPE`")
-    if run is None:
-        print(f"no run given: the newest corpus is that of {artifact.run} ({artifact.folder})", file=sys.stderr)
-    return artifact
+    return newest(store, "corpus", run, "make one with `llmctl curate RECIPE`")
 
 
 def find_tokenizer(store: RunStore, name: str | None) -> tuple[str, Artifact | None]:
@@ -58,8 +58,6 @@ def find_tokenizer(store: RunStore, name: str | None) -> tuple[str, Artifact | N
             raise UserError(f"{name!r} is no tokenizer's folder, no hub name and no run in {store.root}; runs are: {known}")
     how = "make one with `llmctl tokenizer train RECIPE`, or name a tokenizer's folder"
     artifact = newest(store, "tokenizer", name, how)
-    if name is None:
-        print(f"no tokenizer given: the newest is that of {artifact.run} ({artifact.folder})", file=sys.stderr)
     return str(artifact.folder / "tokenizer"), artifact
 
 
@@ -69,10 +67,7 @@ def find_tokens(store: RunStore, run: str | None) -> Path:
     Raises:
         UserError: there is none.
     """
-    artifact = newest(store, "tokens", run, "make them with `llmctl pretrain RECIPE`")
-    if run is None:
-        print(f"no run given: the newest tokens are those of {artifact.run} ({artifact.folder})", file=sys.stderr)
-    return artifact.folder / "shards"
+    return newest(store, "tokens", run, "make them with `llmctl pretrain RECIPE`").folder / "shards"
 
 
 def heldout_texts(store: RunStore, tokenizer: Artifact) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from llmctl.tokens.shards import TokenShards
 
 
 def export_shards(shards: Path, sources: list[str], out: Path, form: Literal["megatron", "olmo"]) -> Iterator[str]:
-    """Write the shards of `sources`, or of all, below `out`: SOURCE.bin and SOURCE.idx, or SOURCE/part-XXXXX.npy and .csv.gz.
+    """Write the shards of `sources`, or of all, below `out`: SOURCE.bin and SOURCE.idx, or SOURCE/part-00000.npy and .csv.gz.
     Tells what is written, a line for each source.
 
     Raises:

@@ -78,19 +78,10 @@ def train(
             )
             meter.step(batch_tokens)
             events.metrics(
-                {
-                    "step": position.step,
-                    "steps": settings.steps,
-                    "tokens": position.tokens,
-                    "loss": loss,
-                    "z_loss": z_loss,
-                    "gradient_norm": gradient_norm,
-                    "learning_rate": multiplier * settings.peak_learning_rate,
-                    "left_out": int(why_not is not None),
-                    "tokens_per_second": meter.tokens_per_second,
-                    "eta_seconds": meter.eta_seconds(position.step),
-                    "memory_bytes": memory_bytes(engine.device),
-                }
+                {"step": position.step, "steps": settings.steps, "tokens": position.tokens}
+                | {"loss": loss, "z_loss": z_loss, "gradient_norm": gradient_norm, "left_out": int(why_not is not None)}
+                | {"learning_rate": multiplier * settings.peak_learning_rate, "memory_bytes": memory_bytes(engine.device)}
+                | {"tokens_per_second": meter.tokens_per_second, "eta_seconds": meter.eta_seconds(position.step)}
             )
             on_step(position.step)
             if not guard.lost:  # weights that may be lost are not written down

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from helpers import SMALL_RECIPE, run_llmctl
+from helpers import run_llmctl
 
 from llmctl.errors import UserError
 from llmctl.tokens.adopted_shards import adopt_shards
@@ -91,17 +91,13 @@ def test_ids_without_their_index_and_ids_that_do_not_fit_it_are_told(tmp_path, t
         adopt_shards(folder, tokenizer, tmp_path / "own")
 
 
-def test_a_runs_tokens_are_exported(tmp_path, text_folder):
-    recipe = tmp_path / "own.toml"
-    recipe.write_text(SMALL_RECIPE.format(texts=text_folder))
-    made = run_llmctl("pretrain", recipe, "--runs", tmp_path / "runs")
-    assert made.returncode == 0, made.stderr
+def test_a_runs_tokens_are_exported(tmp_path, pretrained_runs):
     for format_, files in {"megatron": {"code.bin", "code.idx"}, "olmo": {"part-00000.npy", "part-00000.csv.gz"}}.items():
         out = tmp_path / format_
-        told = run_llmctl("tokenizer", "export", out, "--format", format_, "--runs", tmp_path / "runs")
+        told = run_llmctl("tokenizer", "export", out, "--format", format_, "--runs", pretrained_runs)
         assert told.returncode == 0, told.stderr
         assert {file.name for file in out.rglob("*") if file.is_file()} >= files
         assert "code" in told.stdout
-    missing = run_llmctl("tokenizer", "export", tmp_path / "x", "--source", "none", "--runs", tmp_path / "runs")
+    missing = run_llmctl("tokenizer", "export", tmp_path / "x", "--source", "none", "--runs", pretrained_runs)
     assert missing.returncode == 2
     assert "code" in missing.stderr

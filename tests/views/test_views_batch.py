@@ -2,22 +2,11 @@
 
 import json
 
-import pytest
-from helpers import SMALL_RECIPE, run_llmctl
+from helpers import run_llmctl
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, text_folder):
-    folder = tmp_path_factory.mktemp("batch")
-    recipe = folder / "small.toml"
-    recipe.write_text(SMALL_RECIPE.format(texts=text_folder))
-    made = run_llmctl("pretrain", recipe, "--runs", folder / "runs")
-    assert made.returncode == 0, made.stderr
-    return folder / "runs"
-
-
-def test_the_rows_of_a_step_and_their_documents(run, texts):
-    told = run_llmctl("inspect", "batch", "small/pretrain", "--step", 2, "--json", "--runs", run)
+def test_the_rows_of_a_step_and_their_documents(pretrained_runs, texts):
+    told = run_llmctl("inspect", "batch", "small/pretrain", "--step", 2, "--json", "--runs", pretrained_runs)
     assert told.returncode == 0, told.stderr
     rows = [json.loads(line) for line in told.stdout.splitlines()]
     assert [row["position"] for row in rows] == [4, 5, 6, 7]
@@ -29,8 +18,8 @@ def test_the_rows_of_a_step_and_their_documents(run, texts):
             assert any(piece["text"].strip("\ufffd").removesuffix("<|endoftext|>").strip("\ufffd") in text for text in texts)
 
 
-def test_it_is_shown_to_people_and_mistakes_are_told(run):
-    told = run_llmctl("inspect", "batch", "--runs", run)
+def test_it_is_shown_to_people_and_mistakes_are_told(pretrained_runs):
+    told = run_llmctl("inspect", "batch", "--runs", pretrained_runs)
     assert told.returncode == 0, told.stderr
     assert "row 0, code: 64 tokens to learn from" in told.stdout
     assert "the newest stage that trains is" in told.stderr
@@ -38,6 +27,6 @@ def test_it_is_shown_to_people_and_mistakes_are_told(run):
         ("small", "--step", 99): "--step 99: pretrain has 20 steps",
         ("small/sft",): "small/sft: no stage that trains has begun there",
     }.items():
-        wrong = run_llmctl("inspect", "batch", *arguments, "--runs", run)
+        wrong = run_llmctl("inspect", "batch", *arguments, "--runs", pretrained_runs)
         assert wrong.returncode == 2
         assert message in wrong.stderr
