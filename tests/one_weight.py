@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from llmctl.recipe.schema import CheckpointTable
+from llmctl.recipe.execution_schema import CheckpointTable
+from llmctl.recipe.steps import Steps
 from llmctl.train.loop import LoopSettings
 from llmctl.train.schedule import Schedule
 
@@ -15,7 +16,7 @@ from llmctl.train.schedule import Schedule
 class Rows:
     """Eight numbers a step; the gradient is the mean of what is not among `bad`."""
 
-    batch_rows = 1
+    steps = Steps(seq_len=8, rows=1)
 
     def supervised(self, step: int) -> int:
         return 1
@@ -37,7 +38,7 @@ class Engine:
         self.made: list[int] = []
         self.at = 0
 
-    def accumulate(self, batch, global_count: int):
+    def accumulate(self, batch, global_count: int, last: bool):
         self.at = batch.step
         loss = 1.0 + 0.01 * (batch.step % 3) + self.weight * 0
         return torch.tensor(loss), torch.tensor(0.0)
@@ -59,5 +60,5 @@ class Engine:
 
 def settings(folder: Path, **keys) -> LoopSettings:
     table = CheckpointTable(every_steps=5, keep=4)
-    made = LoopSettings(40, 8, 1, Schedule("constant", 40), 1.0, 1, folder / "checkpoints", table)
+    made = LoopSettings(40, 1, Schedule("constant", 40), 1.0, 1, folder / "checkpoints", table)
     return replace(made, **keys)

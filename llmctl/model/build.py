@@ -87,3 +87,14 @@ def build_model(shape: ModelShape, seed: int, device: str = "cpu") -> Any:
 
 def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def body_parameters(config: Any) -> int:
+    """Weights of a model of this configuration without its input embedding; the output head counts, tied or not."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    embedding = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings().weight is embedding
+    return count_parameters(model) - (0 if tied else embedding.numel())

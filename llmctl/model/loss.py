@@ -84,7 +84,9 @@ class LinearCrossEntropyHead(nn.Linear):
             return super().forward(input)
         device = input.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
-        return LinearCrossEntropy.apply(input.flatten(0, -2), self.weight, labels.flatten(), z_loss, kind)
+        # Of a weight that asks for a gradient the function would make one, without gradients too.
+        weight = self.weight if torch.is_grad_enabled() else self.weight.detach()
+        return LinearCrossEntropy.apply(input.flatten(0, -2), weight, labels.flatten(), z_loss, kind)
 
 
 def base_model(model: Any) -> Any:

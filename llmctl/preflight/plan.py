@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from llmctl.errors import UserError
-from llmctl.recipe.schema import LongContextTable, Recipe, TrainTable
+from llmctl.recipe.schema import LongContextTable, TrainTable
+from llmctl.recipe.steps import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,9 +13,7 @@ class StagePlan:
     kind: str
     steps: int | None
     """None while the budget is in epochs and the rows are not counted yet."""
-    batch_rows: int
-    seq_len: int
-    rows_per_rank: int
+    shape: Steps
     warmup_steps: int
     peak_lr: float
     final_lr: float
@@ -22,46 +21,58 @@ class StagePlan:
 
     @property
     def tokens(self) -> int | None:
-        return None if self.steps is None else self.steps * self.batch_rows * self.seq_len
+        return None if self.steps is None else self.shape.rows_before(self.steps) * self.shape.seq_len
 
     def line(self, steps: int) -> str:
         """One line for the reader, once the number of steps is known."""
-        tokens = steps * self.batch_rows * self.seq_len
+        tokens, rows = self.shape.rows_before(steps) * self.shape.seq_len, f"{self.shape.rows} x {self.shape.seq_len:,}"
+        if self.shape.fewest_rows < self.shape.rows:
+            rows = f"{self.shape.fewest_rows}, later {rows}"
         return (
-            f"{self.name}: {tokens:,} tokens in {steps:,} steps of {self.batch_rows} x {self.seq_len:,}, "
+            f"{self.name}: {tokens:,} tokens in {steps:,} steps of {rows}, "
             f"rate {self.peak_lr:g} to {self.final_lr:g} after {self.warmup_steps} warmup steps{self.context}"
         )
 
 
-def plan_stage(recipe: Recipe, name: str, world_size: int = 1) -> StagePlan:
-    """Plan a training stage on `world_size` ranks.
+def plan_stage(table: TrainTable, world_size: int = 1) -> StagePlan:
+    """Plan a training stage, whose `lr` and `batch_tokens` are known, on `world_size` ranks.
 
     Raises:
         UserError: the rows of a step cannot be shared among the ranks.
     """
-    table = recipe.stages[name]
-    assert isinstance(table, TrainTable)
-    rows = table.batch_tokens // table.seq_len
-    if rows % world_size or (table.micro_batch and (rows // world_size) % table.micro_batch):
-        raise UserError(
-            f"[{name}] a step of {rows} rows ({table.batch_tokens:,} tokens) cannot be shared by {world_size} ranks"
-            + (f" in micro-batches of {table.micro_batch}" if table.micro_batch else "")
-            + "; choose batch_tokens as a multiple of seq_len x ranks x micro_batch"
-        )
+    assert table.lr is not None
+    shape = table.steps
+    check_shared(table, world_size)
     context = ""
     if isinstance(table, LongContextTable):
         rope = table.rope
         context = f", context {table.seq_len:,} by {rope.method} x {rope.factor:g} on {rope.layers} layers"
     final = 1.0 if table.schedule == "constant" else table.final_lr_fraction
     return StagePlan(
-        name,
+        table.name,
         table.kind,
-        table.tokens // table.batch_tokens if table.tokens is not None else None,
-        rows,
-        table.seq_len,
-        rows // world_size,
-        table.warmup_steps,
+        shape.within_tokens(table.tokens) if table.tokens is not None else None,
+        shape,
+        warmup_steps(table),
         table.lr,
         table.lr * final,
         context,
     )
+
+
+def warmup_steps(table: TrainTable) -> int:
+    """Steps of the warmup, in whatever unit the recipe has it."""
+    return table.warmup_steps if table.warmup_tokens is None else max(1, table.steps.within_tokens(table.warmup_tokens))
+
+
+def check_shared(table: TrainTable, world_size: int) -> None:
+    """Raises:
+    UserError: the rows of a step cannot be shared among the ranks.
+    """
+    rows = table.steps.fewest_rows
+    if rows % world_size or (table.micro_batch and (rows // world_size) % table.micro_batch):
+        raise UserError(
+            f"[{table.name}] a step of {rows} rows ({rows * table.seq_len:,} tokens) cannot be shared by {world_size} ranks"
+            + (f" in micro-batches of {table.micro_batch}" if table.micro_batch else "")
+            + "; choose batch_tokens as a multiple of seq_len x ranks x micro_batch"
+        )

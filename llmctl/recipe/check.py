@@ -3,20 +3,18 @@
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+from llmctl.recipe.check_training import check_mix, check_stage
 from llmctl.recipe.corpus_schema import CHAT_BUILTINS, TEXT_BUILTINS
 from llmctl.recipe.execution_schema import decided_elsewhere
 from llmctl.recipe.fields import BUILTIN, is_address, is_path
 from llmctl.recipe.filter_schema import FilterTable
-from llmctl.recipe.graph import parents_of, stage_order
+from llmctl.recipe.graph import stage_order
 from llmctl.recipe.outside import check_model_folder
 from llmctl.recipe.positions import Key
 from llmctl.recipe.presets import SHAPES, resolve_model
 from llmctl.recipe.schema import (
     RESERVED,
     AverageTable,
-    ChatTable,
-    LongContextTable,
-    LoraTable,
     Recipe,
     StageTable,
     TrainTable,
@@ -193,103 +191,3 @@ def check_parent(recipe: Recipe, stage: StageTable, broken: Set[str]) -> Iterato
 
 def looks_like_hub_name(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
-
-
-def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
-    if (stage.tokens is None) == (stage.epochs is None):
-        yield "tokens", "set either tokens or epochs" + (", not both" if stage.tokens is not None else "")
-    if stage.batch_tokens % stage.seq_len:
-        nearest = max(1, round(stage.batch_tokens / stage.seq_len)) * stage.seq_len
-        yield (
-            "batch_tokens",
-            f"batch_tokens = {stage.batch_tokens:,} is no multiple of seq_len = {stage.seq_len:,}; nearest is {nearest}",
-        )
-    elif (stage.batch_tokens // stage.seq_len) % ((stage.micro_batch or 1) * stage.processes):
-        rows = stage.batch_tokens // stage.seq_len
-        field = "processes" if stage.micro_batch is None else "micro_batch"
-        of_each = "" if stage.micro_batch is None else f"{stage.micro_batch} rows on "
-        yield field, f"{of_each}{stage.processes} ranks do not divide the batch of {rows} rows"
-    if stage.tokens is not None and stage.tokens < stage.batch_tokens:
-        yield "tokens", f"tokens = {stage.tokens:,} is less than one step of batch_tokens = {stage.batch_tokens:,}"
-    elif stage.tokens is not None and stage.warmup_steps > stage.tokens // stage.batch_tokens:
-        yield (
-            "warmup_steps",
-            f"warmup_steps = {stage.warmup_steps} is longer than the stage's {stage.tokens // stage.batch_tokens} steps",
-        )
-    if stage.optimizer == "muon" and stage.zero_stage > 0:
-        yield (
-            "optimizer",
-            f"Muon needs whole matrices, and zero_stage = {stage.zero_stage} shards them into flat pieces; "
-            'use zero_stage = 0, or optimizer = "adamw"',
-        )
-    yield from check_moments(recipe, stage)
-    if stage.infilling is not None:
-        if isinstance(stage, ChatTable):
-            yield "infilling", "infilling is for text, and this stage trains on conversations"
-        for name in set(stage.infilling.sources) - {name for name in stage.mix if name in recipe.text_sources}:
-            yield "infilling.sources", f"{name!r} is no text source in the mix of {', '.join(stage.mix)}"
-    if isinstance(stage, LongContextTable):
-        yield from check_context(recipe, stage)
-    if isinstance(stage, LoraTable) and recipe.model is not None:
-        hidden = resolve_model(recipe.model)["hidden_size"]
-        if hidden and stage.rank > hidden:
-            yield "rank", f"rank = {stage.rank} is larger than the model's width of {hidden}"
-
-
-def check_moments(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
-    if not stage.carry_optimizer:
-        return
-    if isinstance(stage, LoraTable):
-        yield "carry_optimizer", "an adapter's weights are new; there are no moments to carry over"
-    for name in parents_of(stage, recipe):
-        parent = recipe.stages[name]
-        if isinstance(parent, TrainTable) and parent.optimizer != stage.optimizer:
-            yield (
-                "optimizer",
-                f"optimizer = {stage.optimizer!r} cannot take over the moments of [{name}], which has {parent.optimizer!r}; "
-                "use the same one, or carry_optimizer = false",
-            )
-
-
-def check_mix(recipe: Recipe, stage: TrainTable) -> Iterator[tuple[str, str]]:
-    if not stage.mix:
-        yield (
-            "mix",
-            f"[{stage.name}] has no mix; write mix = {{ SOURCE = 1.0 }}, there are {', '.join(recipe.corpus.sources) or 'none'}",
-        )
-        return
-    unknown = [name for name in stage.mix if name not in recipe.corpus.sources]
-    for name in unknown:
-        yield (
-            f"mix.{name}",
-            f"{name!r} is no source of [corpus.sources]; there are {', '.join(recipe.corpus.sources) or 'none'}",
-        )
-    if any(share <= 0 for share in stage.mix.values()) or abs(sum(stage.mix.values()) - 1) > 1e-3:
-        yield (
-            "mix",
-            f"the shares {list(stage.mix.values())} sum to {sum(stage.mix.values()):.4g}; they must be positive and sum to 1",
-        )
-    if not isinstance(stage, ChatTable) and not recipe.text_sources and not unknown:
-        yield "mix", f"[{stage.name}] is measured on held-out text, and no source is of text"
-    wants_chat = isinstance(stage, ChatTable)
-    for name in stage.mix:
-        if name not in unknown and (recipe.corpus.sources[name].kind == "chat") != wants_chat:
-            have, want = ("conversations", "text") if not wants_chat else ("text", "conversations")
-            yield f"mix.{name}", f"source {name!r} holds {have}, and [{stage.name}] trains on {want}"
-
-
-def check_context(recipe: Recipe, stage: LongContextTable) -> Iterator[tuple[str, str]]:
-    parents = [recipe.stages[name] for name in parents_of(stage, recipe)]
-    for parent in parents:
-        length = getattr(parent, "seq_len", None)
-        if length is None:
-            continue
-        original = stage.rope.original_length or length
-        if stage.seq_len < length:
-            yield "seq_len", f"seq_len = {stage.seq_len:,} is shorter than the parent's {length:,}"
-        elif stage.rope.method != "none" and original * stage.rope.factor < stage.seq_len:
-            yield (
-                "rope.factor",
-                f"factor = {stage.rope.factor:g} x {original:,} tokens reaches {original * stage.rope.factor:,.0f}, "
-                f"and seq_len = {stage.seq_len:,} needs a factor of {stage.seq_len / original:g}",
-            )

@@ -1,8 +1,12 @@
 """Tables about how the work is done, which change nothing of what is made."""
 
-from typing import Any
+from typing import Any, Literal
 
 from llmctl.recipe.fields import Table, execution
+from llmctl.recipe.quantities import Duration
+
+SuiteName = Literal["builtin", "docstring", "next_line", "module", "copy", "pattern"]
+"""Of few-shot suites that are made from held-out source; builtin: all of them."""
 
 OURS = {
     "train_batch_size": "batch_tokens",
@@ -38,6 +42,29 @@ class CheckpointTable(Table):
     """Checkpoints that stay; an older one is removed when a newer one is whole."""
     keep_every: int | None = execution(None, ge=1)
     """Steps after which the model is kept for good, as a Hugging Face folder in `kept/`."""
+    keep_best: bool = execution(False)
+    """Keep the model of the lowest held-out loss, as a Hugging Face folder in `kept/best`; needs [STAGE.eval] every_steps."""
+    grace_seconds: Duration | None = execution(None, ge=1)
+    """Time between a signal to stop and the kill. A checkpoint that takes longer is not begun then; left out: always."""
+
+
+class LoopEvalTable(Table):
+    """[STAGE.eval]: what is measured while a stage runs. It changes nothing of what is learnt."""
+
+    every_steps: int | None = execution(None, ge=1)
+    """Steps between two measurements; there is one at the end, too. Left out: none."""
+    rows: int = execution(32, ge=1)
+    """Held-out rows of `seq_len` tokens whose loss is measured, shared by the sources of the mix."""
+    suites: list[SuiteName] = execution([])
+    """Few-shot suites that are scored as well."""
+    questions: int = execution(50, ge=1)
+    """Questions of each suite at most."""
+    shots: int = execution(0, ge=0)
+    """Examples in their prompts."""
+    samples: list[str] = execution([])
+    """Prompts that the model continues, for the reader."""
+    sample_tokens: int = execution(48, ge=1)
+    """Tokens of a continuation at most."""
 
 
 class TrackingTable(Table):

@@ -73,6 +73,6 @@ def rows_of_step(job: Any, step: int) -> list[ShownRow]:
             text = decode(rows.shards.stream[start : start + tokens].tolist())
             name, path = names.get(document, ("", ""))
             pieces.append(ShownPiece(name, path, first, tokens, int(rows.shards.lengths[document]), text))
-        position = (step - 1) * job.batch_rows + place
+        position = data.steps.rows_before(step - 1) + place
         shown.append(ShownRow(position, job.parts[source].name, rows.supervised(row), pieces))
     return shown

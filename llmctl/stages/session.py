@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.preflight.plan import plan_stage
+from llmctl.preflight.plan import check_shared
 from llmctl.recipe.check import looks_like_hub_name
 from llmctl.recipe.load import dump_recipe, load_recipe, restore_recipe
 from llmctl.recipe.schema import AverageTable, Recipe, TrainTable
@@ -59,8 +59,8 @@ class OpenRun:
         if joined > 1 and ranks not in (None, joined):
             raise UserError(f"a launcher started {joined} ranks; leave --gpus and --processes out")
         for node in needed_for(graph, targets):
-            if isinstance(table := self.recipe.stages.get(node.name), TrainTable):
-                plan_stage(self.recipe, node.name, joined if joined > 1 else ranks or table.processes)
+            if isinstance(table := self.recipe.stages.get(node.name), TrainTable) and table.batch_tokens is not None:
+                check_shared(table, joined if joined > 1 else ranks or table.processes)
         if rank == 0:
             self.store.record_recipe(self.recipe.name, self.origin | {"resolved": dump_recipe(self.recipe)})
         return Runner(self.recipe, self.store, show, ranks, rank).make(targets)

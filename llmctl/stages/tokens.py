@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from llmctl import events
-from llmctl.recipe.schema import InfillingTable, Recipe
+from llmctl.corpus.documents import Split
+from llmctl.recipe.schema import Recipe
+from llmctl.recipe.train_schema import InfillingTable
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 
@@ -40,18 +42,20 @@ def work(context: Context) -> Outcome:
     return Outcome(["shards"], metrics=metrics)
 
 
-def tokenise(corpus: Path, source: str, tokenizer: str, out: Path, infilling: InfillingTable | None = None) -> Path:
-    """The token shards `out` of a source's training documents, made where they are not there yet."""
+def tokenise(
+    corpus: Path, source: str, tokenizer: str, out: Path, infilling: InfillingTable | None = None, part: Split = "train"
+) -> Path:
+    """The token shards `out` of a source's documents for training, or of those held out, made where they are not there yet."""
     from llmctl.runs.files import read_json
     from llmctl.tokens.text_shards import TextShards
 
     if not out.exists():  # it gets its name when it is whole
-        size = read_json(corpus / "stats.json")[source]["train_bytes"]
-        TextShards(tokenizer, out, infilling=infilling).write(partial(_written, corpus, source), size)
+        size = read_json(corpus / "stats.json")[source][f"{part}_bytes"]
+        TextShards(tokenizer, out, infilling=infilling).write(partial(_written, corpus, source, part), size)
     return out
 
 
-def _written(corpus: Path, source: str) -> Iterator[tuple[str, str, str]]:
+def _written(corpus: Path, source: str, part: Split) -> Iterator[tuple[str, str, str]]:
     from llmctl.corpus.documents import read_documents
 
-    return ((document.id, document.text, document.path) for document in read_documents(corpus, source, "train"))
+    return ((document.id, document.text, document.path) for document in read_documents(corpus, source, part))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from llmctl import events
+from llmctl.preflight.ladder import filled_in
 from llmctl.preflight.plan import plan_stage
 from llmctl.recipe.graph import identity
-from llmctl.recipe.schema import Recipe, TrainTable
+from llmctl.recipe.schema import ChatTable, EvalTable, Recipe, TrainTable
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
@@ -161,7 +162,7 @@ def tokens_consumed(stage: Stage) -> dict[str, float]:
     from llmctl.train.job import JOB_FILE, TrainJob
 
     job = TrainJob.read(stage.folder / JOB_FILE)
-    rows = deal(job.steps * job.batch_rows, [part.share for part in job.parts])
+    rows = deal(job.rows, [part.share for part in job.parts])
     return {f"tokens/{part.name}": count * stage.table.seq_len for part, count in zip(job.parts, rows, strict=True)}
 
 
@@ -169,25 +170,27 @@ def make_job(stage: Stage, ranks: int) -> Any:
     """The `TrainJob` of a stage on `ranks` ranks; tokenises chat data if the stage has any."""
     from llmctl.stages.shape import model_shape
     from llmctl.tokens.tokenizer import load_tokenizer
+    from llmctl.train.data import rows_of
     from llmctl.train.job import TrainJob
 
-    table, recipe = stage.table, stage.recipe
-    special = specialty(table.kind)
-    parts = special.data(stage)
-    steps, batch_rows = steps_and_rows(stage, parts)
-    plan = plan_stage(recipe, stage.name, ranks)
-    events.say(plan.line(steps))
-    shape = None
+    recipe, special = stage.recipe, specialty(stage.table.kind)
+    parts, shape = special.data(stage), None
     if stage.parent_model is None:
-        shape = model_shape(recipe, len(load_tokenizer(str(stage.tokenizer))), table.seq_len)
+        shape = model_shape(recipe, len(load_tokenizer(str(stage.tokenizer))), stage.table.seq_len)
+    rows = sum(len(rows_of(part, stage.table)) for part in parts) if stage.table.epochs is not None else 0
+    budget = stage.table.tokens or round(rows * (stage.table.epochs or 1.0)) * stage.table.seq_len
+    table = by_ladder(stage, shape, budget)
+    plan = plan_stage(table, ranks)
+    steps = max(1, plan.shape.within_tokens(budget))
+    events.say(plan.line(steps))
     return TrainJob(
         folder=str(stage.folder),
         stage=stage.name,
         steps=steps,
-        batch_rows=batch_rows,
         table=table.model_dump(mode="json", by_alias=True),
         tokenizer=str(stage.tokenizer),
         parts=parts,
+        **while_running(stage),
         shape=shape,
         parent=stage.parent_model,
         moments=moments(stage),
@@ -210,14 +213,56 @@ def moments(stage: Stage) -> str | None:
     return str(trainer)
 
 
-def steps_and_rows(stage: Stage, parts: list[Any]) -> tuple[int, int]:
-    """Steps of the stage, and rows of `seq_len` tokens in a step."""
-    from llmctl.train.data import rows_of
+def while_running(stage: Stage) -> dict[str, Any]:
+    """The held-out shards and suites that are measured while the stage runs, made in its own folder."""
+    from llmctl.corpus.documents import read_conversations
+    from llmctl.stages.evaluate import suites_of
+    from llmctl.stages.tokens import tokenise
+    from llmctl.suites.suite import write_suites
+    from llmctl.tokens.chat_shards import write_chat_shards
+    from llmctl.tokens.tokenizer import load_tokenizer
+    from llmctl.train.job import DataPart
 
+    table, found = stage.table, {}
+    if table.eval.every_steps is None:
+        return found
+    parts = []
+    for source, share in table.mix.items():
+        out = stage.folder / "data" / "heldout" / source
+        if isinstance(table, ChatTable):
+            if not out.exists():
+                conversations = read_conversations(stage.corpus, source, "heldout")
+                write_chat_shards(conversations, load_tokenizer(str(stage.tokenizer)), out, table.loss_on, table.seq_len)
+        elif source in stage.recipe.text_sources:
+            tokenise(stage.corpus, source, str(stage.tokenizer), out, part="heldout")
+        else:
+            continue  # of token ids nothing is held out
+        parts.append(DataPart(source, str(out), share, table.packing))
+    found["heldout"] = parts
+    if table.eval.suites:
+        file = stage.folder / "data" / "suites.json"
+        asked = EvalTable(suites=table.eval.suites, questions=table.eval.questions)
+        write_suites(file, suites_of(stage.corpus, stage.recipe, asked))
+        found["suites"] = str(file)
+    return found
+
+
+def by_ladder(stage: Stage, shape: dict[str, Any] | None, budget: int) -> TrainTable:
+    """The stage's table, with what it leaves out of rate and batch by the rules of Olmo 3's model ladder, said aloud."""
     table = stage.table
-    batch_rows = table.batch_tokens // table.seq_len
-    if table.tokens is not None:
-        return max(1, table.tokens // table.batch_tokens), batch_rows
-    assert table.epochs is not None
-    rows = sum(len(rows_of(part, table)) for part in parts)
-    return max(1, round(rows * table.epochs / batch_rows)), batch_rows
+    if table.lr is not None and table.batch_tokens is not None:
+        return table
+    from llmctl.model.build import ModelShape, body_parameters, model_config
+    from llmctl.model.load import load_config
+
+    config = model_config(ModelShape(**shape)) if shape is not None else load_config(str(stage.parent_model))
+    parameters = body_parameters(config)
+    filled = filled_in(table, parameters, budget)
+    assert filled.lr is not None
+    found = [f"lr = {filled.lr:g}"] if table.lr is None else []
+    found += [f"batch_tokens = {filled.batch_tokens:,}"] if table.batch_tokens is None else []
+    events.say(
+        f"{table.name}: {' and '.join(found)} by Olmo 3's model ladder, for {parameters:,} weights without the "
+        "input embedding"
+    )
+    return filled

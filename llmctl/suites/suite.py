@@ -1,6 +1,9 @@
 """A suite: questions as data, without a model."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llmctl.runs.files import read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +33,18 @@ class Suite:
     def chance(self) -> float:
         """Expected accuracy of guessing."""
         return sum(1 / len(question.choices) for question in self.questions) / max(1, len(self.questions))
+
+
+def write_suites(file: Path, suites: list[Suite]) -> None:
+    write_json(file, [asdict(suite) for suite in suites])
+
+
+def read_suites(file: Path) -> list[Suite]:
+    """The suites that `write_suites` wrote."""
+    found = []
+    for values in read_json(file):
+        asked, pool = (
+            tuple(Question(q["context"], tuple(q["choices"]), q["answer"]) for q in values[key]) for key in ("questions", "pool")
+        )
+        found.append(Suite(values["name"], values["version"], values["description"], asked, pool))
+    return found

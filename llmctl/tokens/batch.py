@@ -1,5 +1,6 @@
 """A micro-batch of packed rows, flattened: attention sees documents, not rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,13 +31,15 @@ class Batch:
         return max(self.lengths)
 
     def to(self, device: torch.device) -> Self:
-        return type(self)(
-            self.tokens.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.positions.to(device, non_blocking=True),
-            self.cu_seqlens.to(device, non_blocking=True),
-            self.lengths,
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin(self) -> Self:
+        """In memory that a GPU copies from by itself."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
+        tokens, labels = change(self.tokens), change(self.labels)
+        return type(self)(tokens, labels, change(self.positions), change(self.cu_seqlens), self.lengths)
 
 
 def collate(rows: list[Row]) -> Batch:

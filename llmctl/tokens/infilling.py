@@ -8,7 +8,7 @@ import hashlib
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.recipe.schema import InfillingTable
+from llmctl.recipe.train_schema import InfillingTable
 
 PREFIX, MIDDLE, SUFFIX = "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"
 Piece = str | int

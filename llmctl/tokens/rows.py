@@ -27,6 +27,12 @@ class Row:
     lengths: list[int]
 
 
+def in_pieces(row: Row, reach: int) -> Row:
+    """The row with attention and positions beginning anew after `reach` tokens at the latest."""
+    lengths = [min(reach, length - start) for length in row.lengths for start in range(0, length, reach)]
+    return Row(row.tokens, row.labels, lengths)
+
+
 class ConcatRows:
     """Documents one after the other, cut into rows: no padding, documents are cut too.
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from llmctl import events
 from llmctl.errors import StageFailed
-from llmctl.recipe.schema import InfillingTable
+from llmctl.recipe.train_schema import InfillingTable
 from llmctl.runs.files import read_json, sync, write_json
 from llmctl.tokens.encoder import Encoder
 from llmctl.tokens.infilling import Piece, marks, pieces

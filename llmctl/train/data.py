@@ -7,7 +7,7 @@ from llmctl.errors import UserError
 from llmctl.recipe.schema import TrainTable
 from llmctl.tokens.batch import Batch, collate
 from llmctl.tokens.order import DataOrder
-from llmctl.tokens.rows import ConcatRows, PackedRows, Row
+from llmctl.tokens.rows import ConcatRows, PackedRows, Row, in_pieces
 from llmctl.tokens.shards import TokenShards
 from llmctl.train.job import DataPart, TrainJob
 
@@ -42,10 +42,10 @@ class TrainingRows:
         self.order = DataOrder(
             [len(rows) for rows in self.sources],
             [part.share for part in job.parts],
-            job.steps * job.batch_rows,
+            job.rows,
             f"{job.seed}/{job.stage}",  # a later stage on the same source sees other rows than the ones before it
         )
-        self.batch_rows = job.batch_rows
+        self.steps, self.reach = table.steps, table.reach
         for part, rows, times in zip(job.parts, self.sources, self.order.repetitions, strict=True):
             most = table.most_repetitions(part.source)
             if times > most:
@@ -57,8 +57,7 @@ class TrainingRows:
 
     def of_step(self, step: int) -> list[tuple[int, int]]:
         """(source, row) of every row of a step, over all ranks."""
-        first = step * self.batch_rows
-        return [self.order.at(position) for position in range(first, first + self.batch_rows)]
+        return [self.order.at(position) for position in self.steps.rows_of(step)]
 
     def supervised(self, step: int) -> int:
         """Supervised tokens of the whole step, over all ranks: what its loss is divided by."""
@@ -67,7 +66,8 @@ class TrainingRows:
     def micro_batches(self, step: int, micro_batch: int, rank: int, world_size: int) -> Iterator[Batch]:
         """This rank's micro-batches of `micro_batch` rows; the ranks together take every row of the step once."""
         places = self.of_step(step)
+        reach = self.reach.at(self.steps.rows_before(step) * self.steps.seq_len)
         stride = micro_batch * world_size
-        for first in range(rank * micro_batch, self.batch_rows, stride):
+        for first in range(rank * micro_batch, len(places), stride):
             rows: list[Row] = [self.sources[source].row(row) for source, row in places[first : first + micro_batch]]
-            yield collate(rows)
+            yield collate(rows if reach == self.steps.seq_len else [in_pieces(row, reach) for row in rows])

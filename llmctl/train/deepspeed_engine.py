@@ -14,8 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from llmctl.tokens.batch import Batch
-from llmctl.train.engine import MOMENTS, ParameterState, ReadState, read_parameter, set_learning_rates, write_parameter
-from llmctl.train.objective import CausalObjective, trainable
+from llmctl.train.engine import (
+    KEPT,
+    ParameterState,
+    ReadState,
+    average_weights,
+    read_parameter,
+    set_learning_rates,
+    write_parameter,
+)
+from llmctl.train.objective import CausalObjective, evaluating, trainable
 
 
 def import_deepspeed() -> Any:
@@ -35,10 +43,11 @@ class DeepSpeedEngine:
         optimizer: torch.optim.Optimizer,
         settings: dict[str, Any],
         max_grad_norm: float,
+        ema_decay: float | None = None,
     ) -> None:
         deepspeed = import_deepspeed()
         self.zero_stage: int = settings["zero_optimization"]["stage"]
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.ema_decay = max_grad_norm, ema_decay
         self.objective = objective
         self.world_size = torch.distributed.get_world_size()
         self.rank = torch.distributed.get_rank()
@@ -57,22 +66,32 @@ class DeepSpeedEngine:
                 buffer.data = buffers[name].to(buffer.device)
             self.load_state(lambda name: {"weight": masters[name]}, optimizer_step=0)
 
-    def accumulate(self, batch: Batch, global_count: int) -> tuple[Tensor, Tensor]:
+    def accumulate(self, batch: Batch, global_count: int, last: bool) -> tuple[Tensor, Tensor]:
+        # Said by the loop: DeepSpeed counts micro-batches itself otherwise, and a batch may grow.
+        self.engine.set_gradient_accumulation_boundary(last)
         total, z_loss = self.engine(batch)
         # DeepSpeed averages gradients over ranks; the loss is to be divided by the global count alone.
         self.engine.backward(total * (self.world_size / global_count), scale_wrt_gas=False)
-        if not self.engine.is_gradient_accumulation_boundary():
+        if not last:
             self.engine.step()  # advances the micro-step counter, no update
         return total.detach() - z_loss, z_loss
+
+    def measure(self, batch: Batch) -> Tensor:
+        with evaluating(self.engine):
+            total, z_loss = self.engine(batch)
+        return total - z_loss
 
     def step(self, multiplier: float) -> float:
         set_learning_rates(self.optimizer, multiplier)
         if self.zero_stage == 0:
             norm = nn.utils.clip_grad_norm_(trainable(self.objective).values(), self.max_grad_norm or float("inf"))
             self.engine.step() if norm.isfinite() else self.discard()
-            return float(norm)
-        self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        else:
+            self.engine.step()
+            norm = self.engine.get_global_grad_norm()
+        if self.ema_decay is not None:
+            average_weights(self._inner, self._partitions(), self.ema_decay)
+        return float(norm)
 
     def discard(self) -> None:
         # DeepSpeed counts micro-steps and clears gradients in its own step, around that of the optimizer.
@@ -85,7 +104,7 @@ class DeepSpeedEngine:
     def named_state(self) -> Iterator[tuple[str, ParameterState]]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-        moment_keys = self._moment_keys() if self.zero_stage > 0 else []
+        moment_keys = self._state_keys() if self.zero_stage > 0 else []
         if moment_keys:
             self._link_moments()
         for name, parameter in trainable(self.objective).items():
@@ -105,17 +124,17 @@ class DeepSpeedEngine:
             for name, parameter in parameters.items():
                 write_parameter(self.optimizer, parameter, read(name), optimizer_step)
             return
-        moments_made = False
+        state_made = False
         for name, parameter in parameters.items():
             state = {key: value.to(self.device, torch.float32) for key, value in read(name).items()}
             safe_set_full_fp32_param(parameter, state["weight"])
             self._set_working_weight(parameter, state["weight"])
-            for key in MOMENTS:
-                if key in state:
-                    if not moments_made:
-                        self._make_moments(optimizer_step)
-                        moments_made = True
-                    safe_set_full_optimizer_state(parameter, state[key], key)
+            keys = [key for key in KEPT if key in state]
+            if keys and not state_made:
+                self._make_state(keys, optimizer_step)
+                state_made = True
+            for key in keys:
+                safe_set_full_optimizer_state(parameter, state[key], key)
 
     def _set_working_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
         if self.zero_stage < 3:
@@ -128,25 +147,24 @@ class DeepSpeedEngine:
                 parameter.data.copy_(value)
 
     def _partitions(self) -> list[Tensor]:
-        """The flat fp32 partitions of this rank, which the inner optimizer steps on."""
+        """The fp32 tensors that the inner optimizer steps on: the parameters, or the flat partitions of this rank."""
+        if self.zero_stage == 0:
+            return list(trainable(self.objective).values())
         if self.zero_stage == 3:
             return self.optimizer.fp32_partitioned_groups_flat
         if hasattr(self.optimizer, "fp32_groups_flat_partition"):  # stage 1 in bf16 is a class of its own (0.19.8)
             return self.optimizer.fp32_groups_flat_partition
         return self.optimizer.single_partition_of_fp32_groups
 
-    def _moment_keys(self) -> list[str]:
-        states = [self.optimizer.optimizer.state.get(partition, {}) for partition in self._partitions()]
-        return [key for key in MOMENTS if any(key in state for state in states)]
+    def _state_keys(self) -> list[str]:
+        states = [self._inner.state.get(partition, {}) for partition in self._partitions()]
+        return [key for key in KEPT if any(key in state for state in states)]
 
-    def _make_moments(self, optimizer_step: int) -> None:
+    def _make_state(self, keys: list[str], optimizer_step: int) -> None:
         """Empty AdamW state for every partition: DeepSpeed makes it at the first step, after which it can be set."""
         for partition in self._partitions():
-            self.optimizer.optimizer.state[partition] = {
-                "step": torch.tensor(float(optimizer_step), device=partition.device),
-                "exp_avg": torch.zeros_like(partition),
-                "exp_avg_sq": torch.zeros_like(partition),
-            }
+            step = torch.tensor(float(optimizer_step), device=partition.device)
+            self._inner.state[partition] = {"step": step} | {key: torch.zeros_like(partition) for key in keys}
         self._link_moments()
 
     def _link_moments(self) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -89,6 +90,15 @@ def wait_for_all() -> None:
     """Return when every rank has come here. By then rank 0 has done what it does alone."""
     if torch.distributed.get_world_size() > 1:
         torch.distributed.all_reduce(torch.zeros(1))
+
+
+def agreed_maximum(engine: Any, mine: int) -> int:
+    """The largest number that any rank has, on every rank. Collective."""
+    if engine.world_size == 1:
+        return mine
+    number = torch.tensor(mine)
+    torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+    return int(number)
 
 
 def start_ranks(job_file: Path, ranks: int) -> None:

@@ -4,21 +4,25 @@ The loop accumulates micro-batches and steps; an engine runs backward passes, re
 weights. `TorchEngine` is plain torch on one rank: the reference that the DeepSpeed engine is tested against.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from llmctl.tokens.batch import Batch
-from llmctl.train.objective import CausalObjective, trainable
+from llmctl.train.objective import CausalObjective, evaluating, trainable
 
 ParameterState = dict[str, Tensor]
-"""`weight` (the fp32 master) and the optimizer's tensors (`exp_avg`, `exp_avg_sq`, `momentum`), all in the parameter's shape."""
+"""`weight` (the fp32 master), the optimizer's tensors (`exp_avg`, `exp_avg_sq`, `momentum`) and `ema`, the weight's running mean
+where there is one; all in the parameter's shape."""
 
 ReadState = Callable[[str], ParameterState]
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum")
+MEAN = "ema"
+"""The running mean of a weight. It stands among the optimizer's tensors, and so is sharded, kept and read as they are."""
+KEPT = (*MOMENTS, MEAN)
 
 
 class Engine(Protocol):
@@ -27,9 +31,14 @@ class Engine(Protocol):
     device: torch.device
     objective: CausalObjective
 
-    def accumulate(self, batch: Batch, global_count: int) -> tuple[Tensor, Tensor]:
-        """Add the gradient of this micro-batch. `global_count`: supervised tokens of the whole step, over all ranks
-        and micro-batches; the step's gradient is that of the mean over them. Returns the sums (cross entropy, z-loss)."""
+    def accumulate(self, batch: Batch, global_count: int, last: bool) -> tuple[Tensor, Tensor]:
+        """Add the gradient of this micro-batch, the `last` of the step. `global_count`: supervised tokens of the whole step,
+        over all ranks and micro-batches; the step's gradient is that of the mean over them. Returns the sums (cross entropy,
+        z-loss), on the device."""
+        ...
+
+    def measure(self, batch: Batch) -> Tensor:
+        """The sum of the cross entropy, on the device, without gradients and dropout. Collective under ZeRO 3."""
         ...
 
     def step(self, multiplier: float) -> float:
@@ -57,15 +66,25 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> N
 
 def read_parameter(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> ParameterState:
     state: ParameterState = {"weight": parameter.detach()}
-    state |= {key: value for key, value in optimizer.state.get(parameter, {}).items() if key in MOMENTS}
+    state |= {key: value for key, value in optimizer.state.get(parameter, {}).items() if key in KEPT}
     return state
+
+
+def average_weights(optimizer: torch.optim.Optimizer, weights: Iterable[Tensor], decay: float) -> None:
+    """Let the running mean of each fp32 weight follow it; after a step. It begins with the weight as the first step left it."""
+    for weight in weights:
+        state = optimizer.state[weight]
+        if MEAN in state:
+            state[MEAN].lerp_(weight.detach(), 1 - decay)
+        elif state:  # made by the optimizer's first step
+            state[MEAN] = weight.detach().clone()
 
 
 def write_parameter(
     optimizer: torch.optim.Optimizer, parameter: nn.Parameter, state: ParameterState, optimizer_step: int
 ) -> None:
     parameter.data.copy_(state["weight"])
-    moments = {key: value.to(parameter.device, torch.float32).clone() for key, value in state.items() if key in MOMENTS}
+    moments = {key: value.to(parameter.device, torch.float32).clone() for key, value in state.items() if key in KEPT}
     if moments:
         # Fused AdamW on a GPU wants its step counter beside the parameter.
         on = parameter.device if optimizer.defaults.get("fused") else torch.device("cpu")
@@ -75,23 +94,36 @@ def write_parameter(
 class TorchEngine:
     """Plain torch, one rank."""
 
-    def __init__(self, objective: CausalObjective, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
+    def __init__(
+        self,
+        objective: CausalObjective,
+        optimizer: torch.optim.Optimizer,
+        max_grad_norm: float,
+        ema_decay: float | None = None,
+    ) -> None:
         self.objective = objective
         self.optimizer = optimizer
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.ema_decay = max_grad_norm, ema_decay
         self.rank, self.world_size = 0, 1
         self.device = next(objective.parameters()).device
 
-    def accumulate(self, batch: Batch, global_count: int) -> tuple[Tensor, Tensor]:
+    def accumulate(self, batch: Batch, global_count: int, last: bool) -> tuple[Tensor, Tensor]:
         total, z_loss = self.objective(batch)
         (total / global_count).backward()
         return total.detach() - z_loss, z_loss
+
+    def measure(self, batch: Batch) -> Tensor:
+        with evaluating(self.objective):
+            total, z_loss = self.objective(batch)
+        return total - z_loss
 
     def step(self, multiplier: float) -> float:
         norm = nn.utils.clip_grad_norm_(trainable(self.objective).values(), self.max_grad_norm or float("inf"))
         if norm.isfinite():
             set_learning_rates(self.optimizer, multiplier)
             self.optimizer.step()
+            if self.ema_decay is not None:
+                average_weights(self.optimizer, trainable(self.objective).values(), self.ema_decay)
         self.discard()
         return float(norm)
 

@@ -32,11 +32,14 @@ class TrainJob:
     """The artifact: `checkpoints/`, `metrics.jsonl`, and at the end `model/` and `trainer/`."""
     stage: str
     steps: int
-    batch_rows: int
     table: dict[str, Any]
-    """The stage's table of the recipe, resolved."""
+    """The stage's table of the recipe, resolved; with the rate and batch of its model where the recipe leaves them out."""
     tokenizer: str
     parts: list[DataPart]
+    heldout: list[DataPart] = field(default_factory=list)
+    """Token shards that the held-out loss is measured on while the stage runs, with the shares of the mix."""
+    suites: str | None = None
+    """File of the few-shot suites that are scored while it runs."""
     shape: dict[str, Any] | None = None
     """Of a new model; or else `parent` is loaded."""
     parent: str | None = None
@@ -55,6 +58,11 @@ class TrainJob:
         return table
 
     @property
+    def rows(self) -> int:
+        """Rows of all steps together."""
+        return self.settings.steps.rows_before(self.steps)
+
+    @property
     def path(self) -> Path:
         return Path(self.folder)
 
@@ -66,5 +74,6 @@ class TrainJob:
     @classmethod
     def read(cls, file: Path) -> Self:
         values = read_json(file)
-        values["parts"] = [DataPart(**part) for part in values["parts"]]
+        for key in ("parts", "heldout"):
+            values[key] = [DataPart(**part) for part in values[key]]
         return cls(**values)

@@ -2,21 +2,24 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from llmctl import events
-from llmctl.errors import Interrupted, StageFailed
-from llmctl.interrupts import deferred, exit_code_for
-from llmctl.recipe.schema import CheckpointTable
+from llmctl.errors import StageFailed
+from llmctl.interrupts import StopRequest, deferred, exit_code_for
+from llmctl.recipe.execution_schema import CheckpointTable
 from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position, SavedState
 from llmctl.train.data import TrainingRows
+from llmctl.train.distributed import agreed_maximum
 from llmctl.train.engine import Engine
 from llmctl.train.guard import StepGuard
+from llmctl.train.memory import memory_of
 from llmctl.train.meters import SpeedMeter, memory_bytes
+from llmctl.train.prefetch import Prefetch, StepData
 from llmctl.train.saver import Saver
 from llmctl.train.schedule import Schedule
 
@@ -24,13 +27,14 @@ from llmctl.train.schedule import Schedule
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
     steps: int
-    seq_len: int
     micro_batch: int
     schedule: Schedule
     peak_learning_rate: float
     seed: int
     checkpoints: Path
     checkpoint: CheckpointTable
+    measure_every: int | None = None
+    """Steps between two calls of `measure`."""
     skip_sigmas: float = 6.0
     max_rollbacks: int = 2
 
@@ -40,29 +44,31 @@ def train(
     rows: TrainingRows,
     settings: LoopSettings,
     position: Position,
-    on_step: Callable[[int], None] = lambda step: None,
-    keep: Callable[[Position], None] = lambda position: None,
+    keep: Callable[[Position, str], None] = lambda position, name: None,
+    measure: Callable[[int, StopRequest], float | None] = lambda step, stop: None,
 ) -> Position:
-    """Train from `position` to the last step and return where it ended. `keep` writes the model down for good, on all ranks.
+    """Train from `position` to the last step and return where it ended. On all ranks `keep` writes the model down for good,
+    under a name, and `measure` gives its held-out loss.
 
     Raises:
-        Interrupted: a signal asked for a stop; a checkpoint of the step just made is on disk.
-        StageFailed: the loss is no number any more, and going back did not help.
+        Interrupted: a signal asked for a stop; a checkpoint of the step just made is on disk, if there was time for it.
+        StageFailed: the loss is no number any more, and going back did not help; or memory does not suffice.
     """
     meter = SpeedMeter(settings.steps)
     saver = Saver(engine, settings.checkpoints, settings.checkpoint, settings.steps)
     guard = StepGuard(settings.skip_sigmas, list(position.losses), set(position.left_out))
-    batch_tokens = rows.batch_rows * settings.seq_len
+    data = Prefetch(rows, settings.micro_batch, engine.rank, engine.world_size, engine.device, settings.steps)
     with deferred() as stop:
         while position.step < settings.steps:
             step = position.step
             # The only randomness of a step is dropout: seeded by the step, a resumed stage draws what it would have drawn.
             torch.manual_seed(settings.seed + (step * engine.world_size + engine.rank))
-            loss, z_loss, stopping = _accumulate(engine, rows, settings.micro_batch, step, stop.number)
+            loss, z_loss, stopping = _accumulate(engine, data.step(step), stop.number)
             multiplier = settings.schedule.multiplier(step)
             why_not = guard.why_not(step, loss)
             if why_not is None:
-                gradient_norm = engine.step(multiplier)
+                with memory_of("the optimizer's step"):
+                    gradient_norm = engine.step(multiplier)
             else:
                 engine.discard()
                 gradient_norm = 0.0
@@ -72,48 +78,66 @@ def train(
                 saver.finish()
                 position = _go_back(engine, settings, guard)
                 continue
+            tokens = len(rows.steps.rows_of(step)) * rows.steps.seq_len
             made = position.optimizer_step + (why_not is None and math.isfinite(gradient_norm))
-            position = Position(
-                step + 1, position.tokens + batch_tokens, made, tuple(guard.losses), tuple(sorted(guard.left_out))
-            )
-            meter.step(batch_tokens)
+            position = replace(
+                position, step=step + 1, tokens=position.tokens + tokens, optimizer_step=made,
+                losses=tuple(guard.losses), left_out=tuple(sorted(guard.left_out)),
+            )  # fmt: skip
+            meter.step(tokens)
             events.metrics(
                 {"step": position.step, "steps": settings.steps, "tokens": position.tokens}
                 | {"loss": loss, "z_loss": z_loss, "gradient_norm": gradient_norm, "left_out": int(why_not is not None)}
                 | {"learning_rate": multiplier * settings.peak_learning_rate, "memory_bytes": memory_bytes(engine.device)}
                 | {"tokens_per_second": meter.tokens_per_second, "eta_seconds": meter.eta_seconds(position.step)}
             )
-            on_step(position.step)
             if not guard.lost:  # weights that may be lost are not written down
+                if not stopping and _due(settings.measure_every, position.step, settings.steps):
+                    position = _measured(settings, position, measure, keep, stop)
+                    meter.pause()
+                    stopping = agreed_maximum(engine, stop.number)
                 if settings.checkpoint.keep_every is not None and position.step % settings.checkpoint.keep_every == 0:
-                    keep(position)
-                if saver.due(position.step) or stopping:
+                    keep(position, checkpoint.step_name(position.step))
+                if saver.time_for_one(stop) if stopping else saver.due(position.step):
                     saver.save(position)
             if stopping:
-                written = saver.finish() and not guard.lost
-                left, place = ("with", "there") if written else ("without", "the one before")
-                raise Interrupted(
-                    f"stopped at step {position.step:,} of {settings.steps:,} {left} a checkpoint of it; "
-                    f"the same command goes on from {place}",
-                    exit_code_for(stopping),
-                )
+                saver.leave(position.step, exit_code_for(stopping))
         saver.finish()
     return position
 
 
-def _accumulate(engine: Engine, rows: TrainingRows, micro_batch: int, step: int, signal_number: int) -> tuple[float, float, int]:
+def _accumulate(engine: Engine, data: StepData, signal_number: int) -> tuple[float, float, int]:
     """Gradients of a step. Returns mean loss and z-loss over all ranks, and the largest signal that any rank has received."""
-    count = rows.supervised(step)
-    sums = torch.zeros(2, dtype=torch.float64)
-    for batch in rows.micro_batches(step, micro_batch, engine.rank, engine.world_size):
-        cross_entropy, z_loss = engine.accumulate(batch.to(engine.device), count)
-        sums += torch.stack([cross_entropy, z_loss]).to("cpu", torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64, device=engine.device)
+    with memory_of("the forward and backward pass"):
+        for number, batch in enumerate(data.batches, start=1):
+            sums += torch.stack(engine.accumulate(batch.to(engine.device), data.supervised, number == len(data.batches)))
+        sums = sums.cpu()  # the one place where a step waits for the device
     if engine.world_size > 1:
         torch.distributed.all_reduce(sums)
-        number = torch.tensor(signal_number)
-        torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
-        signal_number = int(number)
-    return float(sums[0]) / count, float(sums[1]) / count, signal_number
+    cross_entropy, z_loss = (sums / data.supervised).tolist()
+    return cross_entropy, z_loss, agreed_maximum(engine, signal_number)
+
+
+def _due(every: int | None, step: int, steps: int) -> bool:
+    return every is not None and (step % every == 0 or step == steps)
+
+
+def _measured(
+    settings: LoopSettings,
+    position: Position,
+    measure: Callable[[int, StopRequest], float | None],
+    keep: Callable[[Position, str], None],
+    stop: StopRequest,
+) -> Position:
+    """Measure the held-out loss, and keep the model where it is the lowest so far."""
+    loss = measure(position.step, stop)
+    if loss is None or (position.best is not None and loss >= position.best):
+        return position
+    position = replace(position, best=loss)
+    if settings.checkpoint.keep_best:
+        keep(position, "best")
+    return position
 
 
 def _go_back(engine: Engine, settings: LoopSettings, guard: StepGuard) -> Position:

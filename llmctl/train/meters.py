@@ -11,15 +11,22 @@ class SpeedMeter:
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self._started: float | None = None
+        self._last = 0.0
         self._tokens = 0
         self._counted = 0
 
     def step(self, tokens: int) -> None:
+        self._last = time.monotonic()
         if self._started is None:
-            self._started = time.monotonic()
+            self._started = self._last
             return
         self._tokens += tokens
         self._counted += 1
+
+    def pause(self) -> None:
+        """After something that is no step: it is not to count for the speed."""
+        if self._started is not None:
+            self._started += time.monotonic() - self._last
 
     @property
     def tokens_per_second(self) -> float:

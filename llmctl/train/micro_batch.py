@@ -3,9 +3,9 @@
 import torch
 
 from llmctl import events
-from llmctl.errors import StageFailed
 from llmctl.tokens.batch import collate
 from llmctl.train.data import TrainingRows
+from llmctl.train.memory import OutOfMemory
 from llmctl.train.objective import CausalObjective
 
 # Two CPU cores are busy with this many tokens; more only costs memory (measured: 2,048 to 8,192 within 3 %).
@@ -13,20 +13,18 @@ CPU_TOKENS = 4096
 
 
 def candidates(batch_rows: int, world_size: int) -> list[int]:
-    """Micro-batches that divide the rows of a rank, largest first."""
+    """Micro-batches that divide a rank's rows of a step (the smallest one, where the batch grows), largest first."""
     rows = batch_rows // world_size
     return [size for size in range(rows, 0, -1) if rows % size == 0]
 
 
-def choose_micro_batch(
-    objective: CausalObjective, rows: TrainingRows, batch_rows: int, world_size: int, device: torch.device
-) -> int:
+def choose_micro_batch(objective: CausalObjective, rows: TrainingRows, world_size: int, device: torch.device) -> int:
     """Largest micro-batch that fits. On a GPU by trying forward and backward passes, agreed between the ranks.
 
     Raises:
-        StageFailed: not even one row fits.
+        OutOfMemory: not even one row fits.
     """
-    sizes = candidates(batch_rows, world_size)
+    sizes = candidates(rows.steps.fewest_rows, world_size)
     if device.type != "cuda":
         length = len(rows.sources[0].row(0).tokens)
         return next((size for size in sizes if size * length <= CPU_TOKENS), sizes[-1])
@@ -37,10 +35,7 @@ def choose_micro_batch(
         if fits:
             events.say(f"micro-batch {size} found by trial")
             return size
-    raise StageFailed(
-        "one row does not fit into this GPU's memory; set activation_checkpointing = true, a higher zero_stage, "
-        "offload_optimizer = true, or a shorter seq_len"
-    )
+    raise OutOfMemory("memory does not suffice for a forward and backward pass of one row")
 
 
 def _fits(objective: CausalObjective, rows: TrainingRows, size: int, device: torch.device) -> bool:

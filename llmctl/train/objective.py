@@ -1,5 +1,8 @@
 """What is minimised, as a module: DeepSpeed needs the whole forward pass behind one module call."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +29,17 @@ class CausalObjective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.autocast):
             return causal_lm_loss(self.model, batch, z_loss=self.z_loss)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """No gradients and no dropout inside the block."""
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train()
 
 
 def trainable(objective: CausalObjective) -> dict[str, nn.Parameter]:

@@ -139,6 +139,7 @@ def parameter_groups(model: nn.Module, table: TrainTable) -> list[dict[str, Any]
 
 def build_optimizer(model: nn.Module, table: TrainTable) -> torch.optim.Optimizer:
     groups = parameter_groups(model, table)
+    assert table.lr is not None
     if table.optimizer == "muon":
         return MuonAdamW(groups, table.betas, table.eps)
     for group in groups:

@@ -10,25 +10,29 @@ import torch
 from torch import nn
 
 from llmctl import events
+from llmctl.errors import StageFailed
 from llmctl.model.build import ModelShape, build_model
 from llmctl.model.load import check_vocabulary, load_model, save_model
 from llmctl.model.lora import add_adapter, merge, save_adapter
 from llmctl.model.precision import multiplies_bfloat16
 from llmctl.model.rope import RopeScaling, extend_context
+from llmctl.preflight.plan import warmup_steps
 from llmctl.tokens.tokenizer import load_tokenizer
 from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position, SavedState
 from llmctl.train.data import TrainingRows
 from llmctl.train.deepspeed_engine import DeepSpeedEngine
 from llmctl.train.distributed import device_of_this_rank, join_process_group, wait_for_all
-from llmctl.train.engine import Engine, settings_for_deepspeed
+from llmctl.train.engine import MEAN, Engine, ParameterState, settings_for_deepspeed
 from llmctl.train.job import TrainJob
 from llmctl.train.loop import LoopSettings, train
+from llmctl.train.memory import OutOfMemory, memory_of, told
 from llmctl.train.micro_batch import choose_micro_batch
 from llmctl.train.objective import CausalObjective
 from llmctl.train.optimizer import build_optimizer
 from llmctl.train.prepare import prepare_for_training
 from llmctl.train.schedule import Schedule
+from llmctl.train.validation import Validation
 
 
 def assemble_model(job: TrainJob) -> nn.Module:
@@ -60,47 +64,61 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
     join_process_group()
     wait_for_all()
     job = job_of()
-    engine, rows, micro_batch = set_up(job)
-    position = _starting_position(job, engine)
-    table = job.settings
+    micro_batch = job.settings.micro_batch
+    model = assemble_model(job)
+    weights = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with memory_of("setting up model and optimizer"):
+            engine, rows, micro_batch = set_up(job, model)
+            del model
+            position = _starting_position(job, engine)
+        validation = Validation(engine, job, micro_batch)
+        settings = loop_settings(job, micro_batch)
+        position = train(engine, rows, settings, position, keep=partial(_keep, job, engine), measure=validation)
+    except OutOfMemory as error:
+        size, trained = sum(count for count, _ in weights), sum(count for count, wanted in weights if wanted)
+        ranks = torch.distributed.get_world_size()
+        raise StageFailed(told(error, job.settings, micro_batch, size, trained, ranks)) from None
+    _leave(job, engine, position)
+
+
+def loop_settings(job: TrainJob, micro_batch: int) -> LoopSettings:
+    table, steps = job.settings, job.settings.steps
+    assert table.lr is not None
+    marks = (table.schedule_tokens, table.stretch_from)
+    planned, stretched = (None if tokens is None else steps.within_tokens(tokens) for tokens in marks)
     schedule = Schedule(
-        table.schedule,
+        table.schedule, job.steps, warmup_steps(table), table.final_lr_fraction, table.decay_fraction, planned, stretched
+    )  # fmt: skip
+    return LoopSettings(
         job.steps,
-        table.warmup_steps,
-        table.final_lr_fraction,
-        table.decay_fraction,
-        table.schedule_tokens // (job.batch_rows * table.seq_len) if table.schedule_tokens else None,
-    )
-    settings = LoopSettings(
-        job.steps,
-        table.seq_len,
         micro_batch,
         schedule,
         table.lr,
         job.seed,
         job.path / "checkpoints",
         table.checkpoint,
+        table.eval.every_steps,
         table.skip_sigmas,
         table.max_rollbacks,
     )
-    position = train(engine, rows, settings, position, keep=partial(_keep, job, engine))
-    _leave(job, engine, position)
 
 
-def set_up(job: TrainJob) -> tuple[Engine, TrainingRows, int]:
+def set_up(job: TrainJob, model: nn.Module) -> tuple[Engine, TrainingRows, int]:
+    """Put a model that `assemble_model` made behind an engine."""
     table = job.settings
     device = device_of_this_rank()
     world_size = torch.distributed.get_world_size()
     rows = TrainingRows(job)
-    model = assemble_model(job).to(device)
+    model = model.to(device)
     check_vocabulary(model, load_tokenizer(job.tokenizer))
     bfloat16 = table.precision == "bf16" or (table.precision == "auto" and multiplies_bfloat16(device.type))
     objective = CausalObjective(prepare_for_training(model, table), table.z_loss, bfloat16 and table.zero_stage == 0, device.type)
-    micro_batch = table.micro_batch or choose_micro_batch(objective, rows, job.batch_rows, world_size, device)
-    accumulation = job.batch_rows // (micro_batch * world_size)
+    micro_batch = table.micro_batch or choose_micro_batch(objective, rows, world_size, device)
+    accumulation = rows.steps.rows // (micro_batch * world_size)
     events.say(
         f"{world_size} rank{'s' if world_size > 1 else ''} x micro-batch {micro_batch} x accumulation {accumulation} = "
-        f"{job.batch_rows} rows of {table.seq_len:,} tokens, ZeRO stage {table.zero_stage}, "
+        f"{rows.steps.rows} rows of {table.seq_len:,} tokens, ZeRO stage {table.zero_stage}, "
         f"{'bf16' if bfloat16 else 'fp32'} on {device.type}"
     )
     engine = DeepSpeedEngine(
@@ -110,6 +128,7 @@ def set_up(job: TrainJob) -> tuple[Engine, TrainingRows, int]:
             table.zero_stage, bfloat16, micro_batch, accumulation, table.max_grad_norm, table.offload_optimizer, job.deepspeed
         ),
         table.max_grad_norm,
+        table.ema_decay,
     )
     return engine, rows, micro_batch
 
@@ -124,18 +143,25 @@ def _starting_position(job: TrainJob, engine: Engine) -> Position:
     if job.moments is not None:
         # Olmo 3 carries the optimizer's moments into the next stage and starts steps and schedule anew.
         saved = SavedState(Path(job.moments))
-        engine.load_state(saved.read, saved.position.optimizer_step)
+        engine.load_state(lambda name: as_left(saved.read(name)), saved.position.optimizer_step)
         events.say("optimizer moments carried over from the parent")
         return Position(0, 0, saved.position.optimizer_step)
     return Position(0, 0, 0)
 
 
-def _keep(job: TrainJob, engine: Engine, position: Position) -> None:
-    """Write the model as it is now to `kept/`."""
-    folder = job.path / "kept" / checkpoint.step_name(position.step)
+def as_left(state: ParameterState) -> ParameterState:
+    """The state with the weight that the stage left as its model: the running mean, where there is one."""
+    mean = state.pop(MEAN, None)
+    return state if mean is None else state | {"weight": mean}
+
+
+def _keep(job: TrainJob, engine: Engine, position: Position, name: str) -> None:
+    """Write the model as it is now to `kept/NAME`, in the place of what was there."""
+    folder = job.path / "kept" / name
     state = folder.with_name(f".{folder.name}.state")
     checkpoint.save(engine, state, position)
     if engine.rank == 0:
+        events.say(f"the model of step {position.step:,} is kept in {folder}")
         write_model(job, state, folder)
         shutil.rmtree(state)
     if engine.world_size > 1:
@@ -162,7 +188,7 @@ def write_model(job: TrainJob, trainer: Path, folder: Path) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                parameter.copy_(saved.read(name)["weight"])
+                parameter.copy_(as_left(saved.read(name))["weight"])
     tokenizer = load_tokenizer(job.tokenizer)
     if job.lora is not None:
         save_adapter(model, folder.with_name("adapter") if folder.name == "model" else folder.with_name(f"{folder.name}-adapter"))

@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from llmctl import events
-from llmctl.errors import StageFailed
+from llmctl.errors import Interrupted, StageFailed
+from llmctl.interrupts import StopRequest
 from llmctl.recipe.execution_schema import CheckpointTable
 from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position
@@ -27,6 +29,8 @@ class Saver:
     def __init__(self, engine: Engine, folder: Path, table: CheckpointTable, steps: int) -> None:
         self.engine, self.folder, self.table, self.steps = engine, folder, table, steps
         self._last = time.monotonic()
+        self._seconds = 0.0
+        """That the last checkpoint took, from the step before it to its name."""
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -35,6 +39,27 @@ class Saver:
         by_time = _agreed(self.engine, time.monotonic() - self._last >= self.table.every_minutes * 60)
         by_step = self.table.every_steps is not None and step % self.table.every_steps == 0
         return (by_time or by_step) and step < self.steps
+
+    def time_for_one(self, stop: StopRequest) -> bool:
+        """Whether a checkpoint can be whole before the process is killed, by the time that the last one took. Collective."""
+        grace = self.table.grace_seconds
+        return _agreed(self.engine, grace is None or time.monotonic() - stop.at + self._seconds < grace)
+
+    def leave(self, step: int, exit_code: int) -> NoReturn:
+        """Wait for what is being written, and say which checkpoint training goes on from.
+
+        Raises:
+            Interrupted: always.
+        """
+        self.finish()
+        newest = next(iter(checkpoint.steps_on_disk(self.folder)), None)
+        if newest is not None and newest.name == checkpoint.step_name(step):
+            left = "with a checkpoint of it; the same command goes on from there"
+        elif newest is not None:
+            left = f"without a checkpoint of it; the same command goes on from {newest.name}"
+        else:
+            left = "without a checkpoint; the same command begins anew"
+        raise Interrupted(f"stopped at step {step:,} of {self.steps:,} {left}", exit_code)
 
     def save(self, position: Position) -> None:
         """Begin to write. Collective; waits for the checkpoint before it."""
@@ -53,8 +78,8 @@ class Saver:
         self._thread = threading.Thread(target=self._guarded, args=(lambda: self._write(aside, folder, tensors, position),))
         self._thread.start()
 
-    def finish(self) -> bool:
-        """Wait until what is being written is there; whether it is. What went wrong was told.
+    def finish(self) -> None:
+        """Wait until what is being written is there. What went wrong is told.
 
         Raises:
             StageFailed: for a reason that no later attempt would mend.
@@ -62,9 +87,7 @@ class Saver:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        written = self._failure is None
         self._tell()
-        return written
 
     def _write(self, aside: Path, folder: Path, tensors: dict[str, torch.Tensor], position: Position) -> None:
         rank, ranks = self.engine.rank, self.engine.world_size
@@ -78,6 +101,7 @@ class Saver:
         if rank == 0:
             checkpoint.commit(aside, folder, position, ranks)
             checkpoint.prune(self.folder, self.table.keep)
+        self._seconds = time.monotonic() - self._last
 
     def _guarded(self, write: Callable[[], None]) -> None:
         try:

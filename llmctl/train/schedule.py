@@ -15,7 +15,8 @@ class Schedule:
     - cosine: half a cosine to `final_fraction`;
     - wsd: 1, then a straight decay over the last `decay_fraction` of the steps (warmup-stable-decay, arXiv 2404.06395).
 
-    `horizon` is the step at which the decay ends; larger than `steps` when a schedule is planned for a longer run.
+    `horizon` is the step at which the decay ends as it was planned: after `steps`, it is cut short; before them, the rate stays
+    at its end. From `stretch_from` on, what is left of the plan is stretched or squeezed to end with the last step.
     """
 
     kind: Literal["constant", "linear", "cosine", "wsd"]
@@ -24,16 +25,25 @@ class Schedule:
     final_fraction: float = 0.0
     decay_fraction: float = 0.2
     horizon: int | None = None
+    stretch_from: int | None = None
 
     def multiplier(self, step: int) -> float:
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        horizon = self.horizon or self.steps
         if self.kind == "constant":
             return 1.0
+        horizon = self.horizon or self.steps
         start = self.warmup_steps
         if self.kind == "wsd":
             start = max(start, horizon - round(self.decay_fraction * horizon))
-        progress = min(1.0, max(0.0, (step - start) / max(1, horizon - start)))
+        progress = min(1.0, max(0.0, (self._planned(step, horizon) - start) / max(1, horizon - start)))
         falling = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.kind == "cosine" else 1.0 - progress
         return self.final_fraction + (1.0 - self.final_fraction) * falling
+
+    def _planned(self, step: int, horizon: int) -> float:
+        """Where in the plan the step stands."""
+        if self.stretch_from is None or step <= self.stretch_from:
+            return step
+        return self.stretch_from + (step - self.stretch_from) * (horizon - self.stretch_from) / max(
+            1, self.steps - self.stretch_from
+        )

@@ -23,9 +23,7 @@ def test_every_stage_is_planned(path):
     recipe = load_recipe(path)
     for stage in stage_order(recipe):
         if isinstance(stage, TrainTable):
-            rows = stage.batch_tokens // stage.seq_len
-            plan = plan_stage(recipe, stage.name, min(RANKS[path.stem], rows))
-            assert plan.rows_per_rank >= 1
+            plan = plan_stage(stage, min(RANKS[path.stem], stage.steps.rows))
             assert plan.steps is None or plan.steps > 1
 
 
@@ -34,7 +32,7 @@ def test_every_recipe_shrinks_to_a_smoke_run(path):
     recipe = load_recipe(path, smoke=True)
     for stage in stage_order(recipe):
         if isinstance(stage, TrainTable):
-            assert plan_stage(recipe, stage.name).steps == 8
+            assert plan_stage(stage).steps == 8
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -53,9 +51,9 @@ def test_the_model_has_the_published_size(name):
 
 def test_olmo3_7b_has_the_published_numbers():
     recipe = load_recipe(REPOSITORY / "recipes" / "olmo3_7b.toml")
-    plans = {name: plan_stage(recipe, name) for name in recipe.stages}
+    plans = {stage.name: plan_stage(stage) for stage in stage_order(recipe)}
     assert [s.name for s in stage_order(recipe)] == ["pretrain", "midtrain", "longctx", "think", "sft"]
-    assert plans["pretrain"].batch_rows == 512
+    assert plans["pretrain"].shape.rows == 512
     assert plans["pretrain"].steps == pytest.approx(1_413_814, rel=1e-3)  # the report's last step of stage 1
     assert plans["longctx"].steps == pytest.approx(11_921, rel=1e-3)
     assert plans["longctx"].batch_rows == 64

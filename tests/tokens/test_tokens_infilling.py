@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmctl.errors import UserError
-from llmctl.recipe.schema import InfillingTable
+from llmctl.recipe.train_schema import InfillingTable
 from llmctl.tokens.infilling import MIDDLE, PREFIX, SUFFIX, marks, pieces
 from llmctl.tokens.shards import TokenShards
 from llmctl.tokens.text_shards import TextShards

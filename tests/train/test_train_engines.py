@@ -80,7 +80,7 @@ def steps(engine: Any, micro_batch: int, first: int = 0, last: int = STEPS, left
         count = sum(int((row.labels != IGNORED).sum()) for row in rows)
         stride = micro_batch * engine.world_size
         for at in range(engine.rank * micro_batch, ROWS, stride):
-            engine.accumulate(collate(rows[at : at + micro_batch]), count)
+            engine.accumulate(collate(rows[at : at + micro_batch]), count, last=at + stride >= ROWS)
         if step == left_out:
             engine.discard()
         else:
@@ -188,7 +188,7 @@ def test_gradients_that_are_no_number_move_no_weight(one_rank, engine_of):
         parameter.grad = torch.full_like(parameter, float("nan"))
     rows = rows_of_step(1)
     for at in range(0, ROWS, 2):
-        engine.accumulate(collate(rows[at : at + 2]), 1)
+        engine.accumulate(collate(rows[at : at + 2]), 1, last=at + 2 >= ROWS)
     assert np.isnan(engine.step(1.0))
     compare(state_of(engine), before, tolerance=0.0)
 

@@ -8,7 +8,7 @@ import pytest
 from one_weight import ROWS, Engine, settings
 
 from llmctl import events
-from llmctl.recipe.schema import CheckpointTable
+from llmctl.recipe.execution_schema import CheckpointTable
 from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position, SavedState
 from llmctl.train.loop import train
@@ -35,7 +35,8 @@ def test_what_is_written_is_the_state_of_its_step(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write_shard", slowly)
     engine: Any = Engine({})
     seen: list[int] = []
-    train(engine, ROWS, settings(tmp_path), Position(0, 0, 0), on_step=lambda step: seen.append(len(saved(tmp_path))))
+    with events.listening(lambda event: seen.append(len(saved(tmp_path)))):
+        train(engine, ROWS, settings(tmp_path), Position(0, 0, 0))
     assert saved(tmp_path) == {step: float(step) for step in (20, 25, 30, 35)}
     assert seen[5] == 0  # the first was not there yet when the sixth step was made
 

@@ -46,3 +46,15 @@ def test_multiplier_stays_between_final_fraction_and_one(kind, steps, warmup, fi
     schedule = Schedule(kind, steps, warmup, final)
     low = min(final, 1 / warmup) if warmup else final
     assert min(low, 1.0) - 1e-9 <= schedule.multiplier(step) <= 1.0 + 1e-9
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "wsd"])
+def test_the_rest_of_a_schedule_is_stretched_to_the_last_step(kind):
+    """Olmo 3 7B: a cosine over 5T tokens, whose second half was stretched to the end of 5.93T."""
+    planned = Schedule(kind, 1000, 20, 0.1)
+    stretched = Schedule(kind, 1200, 20, 0.1, horizon=1000, stretch_from=500)
+    assert [stretched.multiplier(step) for step in range(501)] == [planned.multiplier(step) for step in range(501)]
+    assert stretched.multiplier(500 + 700 // 2) == pytest.approx(planned.multiplier(750))
+    assert stretched.multiplier(1200) == pytest.approx(0.1)
+    squeezed = Schedule(kind, 700, 20, 0.1, horizon=1000, stretch_from=500)
+    assert squeezed.multiplier(600) == pytest.approx(planned.multiplier(750))

@@ -1,0 +1,152 @@
+"""Mistakes in the tables of stages that train, and in how they fit the others."""
+
+from collections.abc import Iterator
+
+from llmctl.recipe.graph import parents_of
+from llmctl.recipe.presets import resolve_model
+from llmctl.recipe.schema import ChatTable, LongContextTable, LoraTable, Recipe, TrainTable
+
+Problem = tuple[str, str]
+"""(key of the stage's table, what is wrong with it)."""
+
+
+def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
+    if (stage.tokens is None) == (stage.epochs is None):
+        yield "tokens", "set either tokens or epochs" + (", not both" if stage.tokens is not None else "")
+    yield from check_steps(stage)
+    if stage.optimizer == "muon" and stage.zero_stage > 0:
+        yield (
+            "optimizer",
+            f"Muon needs whole matrices, and zero_stage = {stage.zero_stage} shards them into flat pieces; "
+            'use zero_stage = 0, or optimizer = "adamw"',
+        )
+    yield from check_moments(recipe, stage)
+    if stage.infilling is not None:
+        if isinstance(stage, ChatTable):
+            yield "infilling", "infilling is for text, and this stage trains on conversations"
+        for name in set(stage.infilling.sources) - {name for name in stage.mix if name in recipe.text_sources}:
+            yield "infilling.sources", f"{name!r} is no text source in the mix of {', '.join(stage.mix)}"
+    if isinstance(stage, LongContextTable):
+        yield from check_context(recipe, stage)
+    if isinstance(stage, LoraTable) and recipe.model is not None:
+        hidden = resolve_model(recipe.model)["hidden_size"]
+        if hidden and stage.rank > hidden:
+            yield "rank", f"rank = {stage.rank} is larger than the model's width of {hidden}"
+
+
+def check_steps(stage: TrainTable) -> Iterator[Problem]:
+    """The batch, how it grows, and what is counted in steps."""
+    yield from check_schedule(stage)
+    growing = stage.batch_warmup_from is not None
+    if growing and (stage.batch_warmup_tokens is None or stage.batch_tokens is None):
+        yield "batch_warmup_from", "the batch grows from there, and needs batch_tokens and batch_warmup_tokens beside it"
+        return
+    if stage.batch_tokens is None:
+        return
+    if stage.batch_tokens % stage.seq_len:
+        nearest = max(1, round(stage.batch_tokens / stage.seq_len)) * stage.seq_len
+        yield (
+            "batch_tokens",
+            f"batch_tokens = {stage.batch_tokens:,} is no multiple of seq_len = {stage.seq_len:,}; nearest is {nearest}",
+        )
+        return
+    rows, first = stage.batch_tokens // stage.seq_len, stage.batch_tokens
+    if stage.batch_warmup_tokens is not None:
+        first = stage.batch_warmup_from or stage.batch_tokens // 8
+        if first % stage.seq_len or first not in {stage.batch_tokens >> halvings for halvings in range(1, 64)}:
+            yield (
+                "batch_warmup_from" if growing else "batch_warmup_tokens",
+                f"the first batch of {first:,} tokens is no multiple of seq_len = {stage.seq_len:,}, or not "
+                f"batch_tokens = {stage.batch_tokens:,} halved some times",
+            )
+            return
+    fewest = first // stage.seq_len
+    if fewest % ((stage.micro_batch or 1) * stage.processes):
+        field = "processes" if stage.micro_batch is None else "micro_batch"
+        of_each = "" if stage.micro_batch is None else f"{stage.micro_batch} rows on "
+        batch = f"batch of {rows} rows" if fewest == rows else f"first batch of {fewest} rows"
+        yield field, f"{of_each}{stage.processes} ranks do not divide the {batch}"
+    if stage.tokens is None:
+        return
+    steps = stage.steps.within_tokens(stage.tokens)
+    if not steps:
+        yield "tokens", f"tokens = {stage.tokens:,} is less than one step of {first:,} tokens"
+    elif stage.warmup_steps > steps:
+        yield "warmup_steps", f"warmup_steps = {stage.warmup_steps} is longer than the stage's {steps} steps"
+
+
+def check_schedule(stage: TrainTable) -> Iterator[Problem]:
+    if stage.warmup_steps and stage.warmup_tokens is not None:
+        yield "warmup_tokens", "set either warmup_steps or warmup_tokens, not both"
+    for key in ("warmup_tokens", "batch_warmup_tokens", "length_warmup_tokens", "stretch_from"):
+        value = getattr(stage, key)
+        if value is not None and stage.tokens is not None and value > stage.tokens:
+            yield key, f"{key} = {value:,} is more than the stage's tokens = {stage.tokens:,}"
+    if stage.length_warmup_tokens is not None and stage.seq_len not in {stage.length_warmup_from << k for k in range(1, 64)}:
+        yield (
+            "length_warmup_from",
+            f"length_warmup_from = {stage.length_warmup_from:,} does not reach seq_len = {stage.seq_len:,} by doubling",
+        )
+    if stage.stretch_from is not None and stage.stretch_from >= (stage.schedule_tokens or 0):
+        yield "stretch_from", "it stretches a schedule that was planned for schedule_tokens, which must be more than it"
+    if stage.checkpoint.keep_best and stage.eval.every_steps is None:
+        yield "checkpoint.keep_best", "the best is chosen by held-out loss: set every_steps in the stage's eval table"
+
+
+def check_moments(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
+    if not stage.carry_optimizer:
+        return
+    if isinstance(stage, LoraTable):
+        yield "carry_optimizer", "an adapter's weights are new; there are no moments to carry over"
+    for name in parents_of(stage, recipe):
+        parent = recipe.stages[name]
+        if isinstance(parent, TrainTable) and parent.optimizer != stage.optimizer:
+            yield (
+                "optimizer",
+                f"optimizer = {stage.optimizer!r} cannot take over the moments of [{name}], which has {parent.optimizer!r}; "
+                "use the same one, or carry_optimizer = false",
+            )
+
+
+def check_mix(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
+    if not stage.mix:
+        yield (
+            "mix",
+            f"[{stage.name}] has no mix; write mix = {{ SOURCE = 1.0 }}, there are {', '.join(recipe.corpus.sources) or 'none'}",
+        )
+        return
+    unknown = [name for name in stage.mix if name not in recipe.corpus.sources]
+    for name in unknown:
+        yield (
+            f"mix.{name}",
+            f"{name!r} is no source of [corpus.sources]; there are {', '.join(recipe.corpus.sources) or 'none'}",
+        )
+    if any(share <= 0 for share in stage.mix.values()) or abs(sum(stage.mix.values()) - 1) > 1e-3:
+        yield (
+            "mix",
+            f"the shares {list(stage.mix.values())} sum to {sum(stage.mix.values()):.4g}; they must be positive and sum to 1",
+        )
+    if not isinstance(stage, ChatTable) and not recipe.text_sources and not unknown:
+        yield "mix", f"[{stage.name}] is measured on held-out text, and no source is of text"
+    wants_chat = isinstance(stage, ChatTable)
+    for name in stage.mix:
+        if name not in unknown and (recipe.corpus.sources[name].kind == "chat") != wants_chat:
+            have, want = ("conversations", "text") if not wants_chat else ("text", "conversations")
+            yield f"mix.{name}", f"source {name!r} holds {have}, and [{stage.name}] trains on {want}"
+
+
+def check_context(recipe: Recipe, stage: LongContextTable) -> Iterator[Problem]:
+    parents = [recipe.stages[name] for name in parents_of(stage, recipe)]
+    for parent in parents:
+        length = getattr(parent, "seq_len", None)
+        if length is None:
+            continue
+        original = stage.rope.original_length or length
+        if stage.seq_len < length:
+            yield "seq_len", f"seq_len = {stage.seq_len:,} is shorter than the parent's {length:,}"
+        elif stage.rope.method != "none" and original * stage.rope.factor < stage.seq_len:
+            yield (
+                "rope.factor",
+                f"factor = {stage.rope.factor:g} x {original:,} tokens reaches {original * stage.rope.factor:,.0f}, "
+                f"and seq_len = {stage.seq_len:,} needs a factor of {stage.seq_len / original:g}",
+            )

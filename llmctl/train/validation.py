@@ -1,0 +1,128 @@
+"""What is measured while a stage runs: held-out loss, few-shot suites, continuations of prompts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmctl import events
+from llmctl.evals.fewshot import evaluate
+from llmctl.interrupts import StopRequest
+from llmctl.model.generate import generate
+from llmctl.suites.suite import Suite, read_suites
+from llmctl.tokens.batch import collate
+from llmctl.tokens.order import deal
+from llmctl.tokens.rows import ConcatRows, PackedRows
+from llmctl.tokens.template import end_of_turn_ids
+from llmctl.tokens.tokenizer import load_tokenizer
+from llmctl.train.data import rows_of
+from llmctl.train.distributed import agreed_maximum
+from llmctl.train.engine import Engine
+from llmctl.train.job import TrainJob
+from llmctl.train.memory import memory_of
+from llmctl.train.objective import evaluating
+
+
+@dataclass
+class Validation:
+    """Measures the weights of an engine as they are. Every rank takes part, and all have the same numbers."""
+
+    engine: Engine
+    job: TrainJob
+    micro_batch: int
+
+    def __call__(self, step: int, stop: StopRequest) -> float | None:
+        """The held-out loss, in nats a supervised token, weighted as the mix; None where nothing is held out, or a signal
+        asked for a stop before the end."""
+        with memory_of("measuring while training"):
+            losses = self._losses(stop)
+            scores = self._scores(stop)
+            self._show_samples(stop)
+        if losses is None or scores is None:
+            return None
+        shares = {part.source: part.share for part in self.job.heldout}
+        loss = sum(losses[name] * shares[name] for name in losses) / sum(shares[name] for name in losses) if losses else None
+        values: dict[str, float | int | str] = {"step": step}
+        if loss is not None:
+            values["heldout_loss"] = loss
+        values |= {f"heldout_loss/{name}": value for name, value in losses.items()}
+        values |= {f"few_shot/{name}": value for name, value in scores.items()}
+        events.metrics(values)
+        told = [f"held-out loss {loss:.3f}"] if loss is not None else []
+        told += [f"{name} {value:.3f}" for name, value in losses.items()] if len(losses) > 1 else []
+        told += [f"{name} {100 * value:.1f} %" for name, value in scores.items()]
+        events.say(f"after step {step:,}: {', '.join(told) or 'nothing is held out'}")
+        return loss
+
+    @cached_property
+    def _rows(self) -> dict[str, tuple[ConcatRows | PackedRows, list[int]]]:
+        """Rows of each source, and which of them are measured: spread evenly over what there is."""
+        table = self.job.settings
+        dealt = deal(table.eval.rows, [part.share for part in self.job.heldout])
+        found = {}
+        for part, wanted in zip(self.job.heldout, dealt, strict=True):
+            rows = rows_of(part, table)
+            count = min(len(rows), max(1, wanted))
+            if count:
+                found[part.source] = (rows, [number * len(rows) // count for number in range(count)])
+        return found
+
+    def _losses(self, stop: StopRequest) -> dict[str, float] | None:
+        """Loss of each source. All ranks make the same number of passes, as ZeRO 3 wants; a row too many counts nothing."""
+        losses, rank, ranks = {}, self.engine.rank, self.engine.world_size
+        for source, (rows, chosen) in self._rows.items():
+            sums = torch.zeros((), dtype=torch.float64, device=self.engine.device)
+            together = min(self.micro_batch, -(-len(chosen) // ranks))
+            for first in range(0, len(chosen), together * ranks):
+                if agreed_maximum(self.engine, stop.number):
+                    return None
+                mine = chosen[first + rank * together :][:together]
+                batch = collate([rows.row(number) for number in mine or chosen[:1]]).to(self.engine.device)
+                loss = self.engine.measure(batch)
+                if mine:
+                    sums += loss
+            total = sums.cpu()
+            if ranks > 1:
+                torch.distributed.all_reduce(total)
+            losses[source] = float(total) / max(1, sum(int(rows.supervised(number)) for number in chosen))
+        return losses
+
+    @cached_property
+    def _suites(self) -> list[Suite]:
+        return read_suites(Path(self.job.suites)) if self.job.suites is not None else []
+
+    def _scores(self, stop: StopRequest) -> dict[str, float] | None:
+        """Accuracy of each suite; every rank asks every question."""
+        scores, shots = {}, self.job.settings.eval.shots
+        for suite in self._suites:
+            if agreed_maximum(self.engine, stop.number):
+                return None
+            with self._model() as model:
+                scores[suite.name] = evaluate(model, self._tokenizer, suite, shots, self.job.seed).accuracy
+        return scores
+
+    def _show_samples(self, stop: StopRequest) -> None:
+        table = self.job.settings.eval
+        if not table.samples or agreed_maximum(self.engine, stop.number):
+            return
+        tokenizer = self._tokenizer
+        stops = end_of_turn_ids(tokenizer) if tokenizer.chat_template else [tokenizer.eos_token_id]
+        with self._model() as model:
+            written = generate(model, tokenizer, table.samples, table.sample_tokens, stops)
+        rows = tuple((repr(prompt), repr(answer.text)) for prompt, answer in zip(table.samples, written, strict=True))
+        events.emit(events.Table("continued by the model as it is", ("prompt", "continuation"), rows))
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self.job.tokenizer)
+
+    @contextmanager
+    def _model(self) -> Iterator[Any]:
+        """The model without the loss around it, in the precision that it is trained in."""
+        objective = self.engine.objective
+        with evaluating(objective), torch.autocast(objective.device_type, torch.bfloat16, enabled=objective.autocast):
+            yield objective.model

@@ -1,0 +1,82 @@
+"""What is measured and kept while the loop runs, and what a signal does to it."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+from one_weight import ROWS, Engine, settings
+
+from llmctl.errors import Interrupted
+from llmctl.recipe.execution_schema import CheckpointTable
+from llmctl.train import checkpoint
+from llmctl.train.checkpoint import Position, SavedState
+from llmctl.train.loop import train
+
+
+def run(engine: Any, folder, measure, position=None, **keys) -> tuple[Position, list[tuple[int, str]]]:
+    kept = []
+    table = CheckpointTable(every_steps=5, keep=4, keep_best=True)
+    made = settings(folder, checkpoint=table, measure_every=6, **keys)
+    end = train(engine, ROWS, made, position or Position(0, 0, 0), lambda where, name: kept.append((where.step, name)), measure)
+    return end, kept
+
+
+def test_the_best_model_is_kept_whenever_there_is_a_better_one(tmp_path):
+    losses = {6: 3.0, 12: 2.5, 18: 2.7, 24: 2.6, 30: 2.2, 36: 2.3, 40: 2.3}  # the last step is measured, too
+    measured = []
+    end, kept = run(Engine({}), tmp_path, lambda step, stop: measured.append(step) or losses[step])
+    assert measured == list(losses)
+    assert kept == [(6, "best"), (12, "best"), (30, "best")]
+    assert end.best == 2.2
+
+
+def test_the_best_so_far_is_known_after_a_resume(tmp_path):
+    run(Engine({}), tmp_path, lambda step, stop: 2.0 if step == 12 else 3.0)
+    saved = SavedState(tmp_path / "checkpoints" / checkpoint.step_name(20)).position
+    assert (saved.step, saved.best) == (20, 2.0)
+    _, kept = run(Engine({}), tmp_path, lambda step, stop: 2.5, saved)
+    assert kept == []
+
+
+def test_what_cannot_be_measured_keeps_nothing(tmp_path):
+    assert run(Engine({}), tmp_path, lambda step, stop: None)[1] == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_while_measuring_ends_after_the_step_that_was_measured(tmp_path, number, code):
+    engine: Any = Engine({})
+
+    def measure(step, stop):
+        os.kill(os.getpid(), number)
+        assert stop.number == number  # so that a long measurement can leave off
+
+    with pytest.raises(Interrupted, match="stopped at step 6 of 40 with a checkpoint of it") as stopped:
+        run(engine, tmp_path, measure)
+    assert stopped.value.exit_code == code
+    assert engine.weight == 6.0
+    assert checkpoint.steps_on_disk(tmp_path / "checkpoints")[0].name == checkpoint.step_name(6)
+
+
+@pytest.mark.parametrize(("grace", "left"), [(1, "without a checkpoint of it; .* from step-00000005"), (60, "with a checkpoint")])
+def test_a_checkpoint_that_takes_longer_than_the_grace_is_not_begun(tmp_path, monkeypatch, grace, left):
+    write = checkpoint.write_shard
+
+    def slowly(*arguments):
+        time.sleep(1.2)
+        write(*arguments)
+
+    class Told(Engine):
+        def step(self, multiplier: float) -> float:
+            if self.weight == 8.0:
+                while not (tmp_path / "checkpoints" / checkpoint.step_name(5)).exists():
+                    time.sleep(0.05)
+                time.sleep(0.1)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().step(multiplier)
+
+    monkeypatch.setattr(checkpoint, "write_shard", slowly)
+    table = CheckpointTable(every_steps=5, grace_seconds=grace)
+    with pytest.raises(Interrupted, match=f"stopped at step 10 of 40 {left}" if grace > 1 else left):
+        train(Told({}), ROWS, settings(tmp_path, checkpoint=table), Position(0, 0, 0))
