@@ -5,6 +5,11 @@ from typing import Any
 STEPS = 8
 LONGEST = 1024
 SOURCE_BYTES = 4_000_000  # enough for held-out questions of every kind
+IN_TOKENS = (
+    "epochs", "micro_batch", "schedule_tokens", "stretch_from", "warmup_tokens",
+    "batch_warmup_tokens", "batch_warmup_from", "length_warmup_tokens", "length_warmup_from",
+)  # fmt: skip
+"""Keys that fit the amounts of the whole stage alone."""
 MODEL = {"hidden_size": 64, "layers": 4, "heads": 4, "kv_heads": 4, "ffn_size": 128}
 
 
@@ -36,9 +41,8 @@ def _shrink_stage(stage: dict[str, Any]) -> None:
     stage["seq_len"] = length
     stage["batch_tokens"] = rows * length
     stage["tokens"] = STEPS * rows * length
-    stage.pop("epochs", None)
-    stage.pop("micro_batch", None)
-    stage.pop("schedule_tokens", None)
+    for key in IN_TOKENS:
+        stage.pop(key, None)
     stage["warmup_steps"] = min(2, _whole(stage.get("warmup_steps"), 0))
     stage["max_repetition"] = 1e6
     if "min_document_tokens" in stage:
@@ -47,8 +51,10 @@ def _shrink_stage(stage: dict[str, Any]) -> None:
         # The shrunk lengths stand in another ratio; the parent's length is what the factor starts from.
         rope["factor"] = min(float(rope.get("factor", 8.0)), 8.0)
         rope.pop("original_length", None)
-    if isinstance(stage.get("checkpoint"), dict) or "checkpoint" not in stage:
-        stage["checkpoint"] = {"every_steps": 4}
+    if isinstance(checkpoint := stage.get("checkpoint", {}), dict):
+        stage["checkpoint"] = {key: value for key, value in checkpoint.items() if key == "keep_best"} | {"every_steps": 4}
+    if isinstance(measured := stage.get("eval"), dict) and "every_steps" in measured:
+        stage["eval"] = measured | {"every_steps": 4, "rows": 4, "questions": 6}
 
 
 def _whole(value: Any, otherwise: int) -> int:

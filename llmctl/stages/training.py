@@ -262,7 +262,6 @@ def by_ladder(stage: Stage, shape: dict[str, Any] | None, budget: int) -> TrainT
     found = [f"lr = {filled.lr:g}"] if table.lr is None else []
     found += [f"batch_tokens = {filled.batch_tokens:,}"] if table.batch_tokens is None else []
     events.say(
-        f"{table.name}: {' and '.join(found)} by Olmo 3's model ladder, for {parameters:,} weights without the "
-        "input embedding"
+        f"{table.name}: {' and '.join(found)} by Olmo 3's model ladder, for {parameters:,} weights without the input embedding"
     )
     return filled

@@ -16,7 +16,6 @@ from llmctl.model.load import check_vocabulary, load_model, save_model
 from llmctl.model.lora import add_adapter, merge, save_adapter
 from llmctl.model.precision import multiplies_bfloat16
 from llmctl.model.rope import RopeScaling, extend_context
-from llmctl.preflight.plan import warmup_steps
 from llmctl.tokens.tokenizer import load_tokenizer
 from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position, SavedState
@@ -83,17 +82,12 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
 
 
 def loop_settings(job: TrainJob, micro_batch: int) -> LoopSettings:
-    table, steps = job.settings, job.settings.steps
+    table = job.settings
     assert table.lr is not None
-    marks = (table.schedule_tokens, table.stretch_from)
-    planned, stretched = (None if tokens is None else steps.within_tokens(tokens) for tokens in marks)
-    schedule = Schedule(
-        table.schedule, job.steps, warmup_steps(table), table.final_lr_fraction, table.decay_fraction, planned, stretched
-    )  # fmt: skip
     return LoopSettings(
         job.steps,
         micro_batch,
-        schedule,
+        Schedule.of(table, job.steps),
         table.lr,
         job.seed,
         job.path / "checkpoints",

@@ -2,7 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Self
+
+from llmctl.preflight.plan import warmup_steps
+from llmctl.recipe.train_schema import ScheduleKind, TrainTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +22,21 @@ class Schedule:
     at its end. From `stretch_from` on, what is left of the plan is stretched or squeezed to end with the last step.
     """
 
-    kind: Literal["constant", "linear", "cosine", "wsd"]
+    kind: ScheduleKind
     steps: int
     warmup_steps: int = 0
     final_fraction: float = 0.0
     decay_fraction: float = 0.2
     horizon: int | None = None
     stretch_from: int | None = None
+
+    @classmethod
+    def of(cls, table: TrainTable, steps: int) -> Self:
+        """That of a stage of so many steps; what the recipe says in tokens is in steps here."""
+        marks = (table.schedule_tokens, table.stretch_from)
+        planned, stretched = (None if tokens is None else table.steps.within_tokens(tokens) for tokens in marks)
+        fractions = (table.final_lr_fraction, table.decay_fraction)
+        return cls(table.schedule, steps, warmup_steps(table), *fractions, planned, stretched)
 
     def multiplier(self, step: int) -> float:
         if step < self.warmup_steps:

@@ -5,13 +5,15 @@ from helpers import REPOSITORY, run_llmctl
 
 from llmctl.preflight.ladder import batch_tokens, filled_in, peak_rate
 from llmctl.recipe.load import load_recipe
-from llmctl.recipe.schema import STAGE_TABLES
+from llmctl.recipe.schema import STAGE_TABLES, TrainTable
 
 BODY_190M = 190_354_176  # without the input embedding
 
 
-def table(kind: str, **keys):
-    return STAGE_TABLES[kind].model_validate({"name": kind, "kind": kind, "seq_len": 8192, **keys})
+def table(kind: str, **keys) -> TrainTable:
+    made = STAGE_TABLES[kind].model_validate({"name": kind, "kind": kind, "seq_len": 8192, **keys})
+    assert isinstance(made, TrainTable)
+    return made
 
 
 def test_the_rules_at_the_size_they_were_fitted_at():
@@ -23,6 +25,7 @@ def test_the_rules_at_the_size_they_were_fitted_at():
 
 def test_the_shipped_190m_recipe_follows_them():
     shipped = load_recipe(REPOSITORY / "recipes" / "olmo_190m.toml").stages["pretrain"]
+    assert isinstance(shipped, TrainTable)
     filled = filled_in(table("pretrain"), BODY_190M, budget=3_800_000_000)
     assert filled.batch_tokens == shipped.batch_tokens == 524_288
     assert filled.lr == pytest.approx(shipped.lr, rel=0.01)

@@ -7,6 +7,7 @@ from llmctl.preflight.plan import plan_stage
 from llmctl.recipe.graph import stage_order
 from llmctl.recipe.load import load_recipe
 from llmctl.recipe.schema import TrainTable
+from llmctl.train.schedule import Schedule
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 # Weights with the padded vocabulary of 100,352, input embedding included: 267M is Olmo 3's "190M".
@@ -56,20 +57,29 @@ def test_olmo3_7b_has_the_published_numbers():
     assert plans["pretrain"].shape.rows == 512
     assert plans["pretrain"].steps == pytest.approx(1_413_814, rel=1e-3)  # the report's last step of stage 1
     assert plans["longctx"].steps == pytest.approx(11_921, rel=1e-3)
-    assert plans["longctx"].batch_rows == 64
+    assert plans["longctx"].shape.rows == 64
     assert plans["pretrain"].final_lr == pytest.approx(3e-5)
 
 
-def test_olmo3_32b_cuts_its_cosine_where_the_rate_is_as_published():
-    from llmctl.train.schedule import Schedule
-
-    recipe = load_recipe(REPOSITORY / "recipes" / "olmo3_32b.toml")
-    table = recipe.stages["pretrain"]
+def pretraining(name: str) -> tuple[TrainTable, Schedule]:
+    table = load_recipe(REPOSITORY / "recipes" / f"{name}.toml").stages["pretrain"]
     assert isinstance(table, TrainTable)
     assert table.tokens
-    assert table.schedule_tokens
-    steps, whole = table.tokens // table.batch_tokens, table.schedule_tokens // table.batch_tokens
-    schedule = Schedule(table.schedule, steps, table.warmup_steps, table.final_lr_fraction, table.decay_fraction, whole)
+    return table, Schedule.of(table, table.steps.within_tokens(table.tokens))
+
+
+def test_olmo3_7b_stretches_the_second_half_of_its_cosine():
+    _, schedule = pretraining("olmo3_7b")
+    half = schedule.stretch_from
+    assert half == 597_046
+    assert schedule.multiplier(half) == pytest.approx(0.55, abs=1e-5)  # between the peak and a tenth of it
+    assert schedule.multiplier(schedule.steps - 1) == pytest.approx(0.1, abs=1e-5)
+
+
+def test_olmo3_32b_cuts_its_cosine_where_the_rate_is_as_published():
+    recipe = load_recipe(REPOSITORY / "recipes" / "olmo3_32b.toml")
+    table, schedule = pretraining("olmo3_32b")
+    assert table.lr
     # The published peak, length and end of the cosine give 6.70e-5 there; the report's own figure is 6.21e-5.
     assert table.lr * schedule.multiplier(655_650) == pytest.approx(6.21e-5, rel=0.1)
     assert len({recipe.stages[name].seed for name in ("midtrain_1", "midtrain_2")}) == 2  # type: ignore[union-attr]
