@@ -38,7 +38,8 @@ def job_of(folder: Path, steps: int, packing: Packing) -> Any:
              "ffn_size": INNER, "window": LENGTH, "vocab_size": VOCABULARY, "max_length": LENGTH}  # fmt: skip
     table = TABLE | {"tokens": steps * ROWS * LENGTH, "packing": packing, "document_boundaries": packing == "best_fit"}
     part = DataPart(name, str(folder / name), 1.0, packing)
-    return TrainJob(str(folder / f"job-{name}"), "pretrain", steps, ROWS, table, str(folder / "tokenizer"), [part], shape)
+    tokenizer = str(folder / "tokenizer")
+    return TrainJob(str(folder / f"job-{name}"), "pretrain", steps, table, tokenizer, [part], shape=shape)
 
 
 def ours(folder: Path, steps: int, packing: Packing) -> dict[str, float]:
@@ -73,11 +74,11 @@ def parts(folder: Path, steps: int) -> dict[str, float]:
     from llmctl.train import checkpoint
     from llmctl.train.checkpoint import Position
     from llmctl.train.distributed import join_process_group
-    from llmctl.train.run import set_up
+    from llmctl.train.run import assemble_model, set_up
 
     job = job_of(folder, steps, "concat")
     join_process_group()
-    engine, rows, micro_batch = set_up(job)
+    engine, rows, micro_batch = set_up(job, assemble_model(job))
     spent = {"data": 0.0, "forward and backward": 0.0, "optimizer": 0.0}
     for step in range(steps):
         if step == WARMUP:
@@ -85,8 +86,8 @@ def parts(folder: Path, steps: int) -> dict[str, float]:
         marks = [time.perf_counter()]
         batches = list(rows.micro_batches(step, micro_batch, 0, 1))
         marks.append(time.perf_counter())
-        for batch in batches:
-            engine.accumulate(batch, rows.supervised(step))
+        for number, batch in enumerate(batches, start=1):
+            engine.accumulate(batch, rows.supervised(step), last=number == len(batches))
         marks.append(time.perf_counter())
         engine.step(1.0)
         marks.append(time.perf_counter())

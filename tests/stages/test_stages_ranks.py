@@ -1,5 +1,6 @@
 """More than one rank through the command line: started by llmctl, and joined under a launcher."""
 
+import json
 import os
 import shutil
 import signal
@@ -28,7 +29,8 @@ def one_rank(tmp_path_factory, text_folder):
     recipe = folder / "small.toml"
     # AdamW in fp32: what differs between numbers of ranks is the order of sums alone.
     text = SMALL_RECIPE.format(texts=text_folder).replace('"muon"', '"adamw"\nprecision = "fp32"\nlr = 3e-3')
-    recipe.write_text(text)
+    measured = 'eval = { every_steps = 10, rows = 5, suites = ["copy"], questions = 6, samples = ["def "], sample_tokens = 3 }'
+    recipe.write_text(text.replace("warmup_steps = 2", f"warmup_steps = 2\n{measured}"))
     result = run_llmctl("pretrain", recipe, "--runs", folder / "runs")
     assert result.returncode == 0, result.stderr
     return recipe, folder / "runs"
@@ -45,19 +47,29 @@ def close(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> Non
         torch.testing.assert_close(mine[name], weight, rtol=1e-3, atol=1e-4)
 
 
+def measured(runs: Path) -> dict[int, dict[str, float]]:
+    """What was measured while the stage ran, by step."""
+    (file,) = runs.glob("small/pretrain-*/metrics.jsonl")
+    return {line["step"]: line for line in map(json.loads, file.read_text().splitlines()) if "heldout_loss" in line}
+
+
 def test_two_processes_train_the_model_that_one_trains(one_rank, tmp_path):
     recipe, runs = one_rank
     mine = without_pretraining(runs, tmp_path / "runs")
     built = tmp_path / "extensions"
     result = run_llmctl(
-        "pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.zero_stage=2",
+        "pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.zero_stage=3",
         env=os.environ | {"TORCH_EXTENSIONS_DIR": str(built)},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     assert not built.exists()  # a lock that a killed build leaves there would stop every later run
     assert "starting 2 ranks" in result.stdout
-    assert "2 ranks x micro-batch 2 x accumulation 1 = 4 rows of 64 tokens, ZeRO stage 2" in result.stdout
+    assert "2 ranks x micro-batch 2 x accumulation 1 = 4 rows of 64 tokens, ZeRO stage 3" in result.stdout
     close(weights(mine), weights(runs))
+    one, two = measured(runs), measured(mine)
+    assert list(two) == list(one) == [10, 20]
+    for step, values in one.items():
+        assert two[step] == pytest.approx(values, rel=1e-3)
 
 
 def ranks_of(runs: Path) -> list[int]:
