@@ -93,6 +93,14 @@ def two_ranks():
     ranks.stop()
 
 
+@pytest.fixture(scope="session")
+def one_rank():
+    """The process group of this process alone."""
+    from llmctl.train.distributed import join_process_group
+
+    join_process_group()
+
+
 @pytest.fixture
 def llmctl() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run_llmctl

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,23 @@ def curated(
     table = CorpusTable.model_validate({"heldout_fraction": heldout_fraction, "mask": mask or [], "sources": sources})
     counts = snapshot(table, 1, out, attrition)
     return dict(counts), {(row["source"], row["rule"]): row["documents"] for row in attrition.rows()}
+
+
+def make_shards(
+    folder: Path, documents: Sequence[Sequence[int]], masks: Sequence[Sequence[int]] | None = None, parts: int = 1
+) -> Any:
+    """Shards of these ids, the documents dealt out to parts in order."""
+    import numpy as np
+
+    from llmctl.tokens.shards import PartWriter, TokenShards, write_meta
+
+    folder.mkdir(exist_ok=True)
+    kind, written, size = np.dtype(np.uint16), [], -(-len(documents) // parts)
+    for part in range(parts):
+        writer = PartWriter(folder, part, kind, masked=masks is not None)
+        for place in range(part * size, min(len(documents), (part + 1) * size)):
+            mask = None if masks is None else np.array(masks[place], dtype=np.uint8)
+            writer.add(np.array(documents[place]), f"d{place}", "own.txt", 1, mask)
+        written.append(writer.close())
+    write_meta(folder, kind, written, [len(d) for d in documents])
+    return TokenShards(folder)

@@ -105,7 +105,7 @@ class TrainTable(StageTable):
     final_lr_fraction: float = Field(default=0.0, ge=0, le=1)
     """Rate at the end, as a share of the peak."""
     max_grad_norm: float = Field(default=1.0, ge=0)
-    """Global norm that gradients are clipped to; 0 does not clip."""
+    """Global norm that gradients are clipped to, those of Muon's matrices apart, which are not; 0 does not clip."""
     z_loss: float = Field(1e-5, ge=0)
     """Weight of the squared log-partition, kept out of the reported loss."""
     skip_sigmas: float = Field(default=6.0, ge=0)

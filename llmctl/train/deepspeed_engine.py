@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from llmctl.tokens.batch import Batch
+from llmctl.train.clipping import clip_gradients
 from llmctl.train.engine import (
     KEPT,
     ParameterState,
@@ -84,7 +85,7 @@ class DeepSpeedEngine:
     def step(self, multiplier: float) -> float:
         set_learning_rates(self.optimizer, multiplier)
         if self.zero_stage == 0:
-            norm = nn.utils.clip_grad_norm_(trainable(self.objective).values(), self.max_grad_norm or float("inf"))
+            norm = clip_gradients(self._inner, self.max_grad_norm)
             self.engine.step() if norm.isfinite() else self.discard()
         else:
             self.engine.step()

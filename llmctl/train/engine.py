@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llmctl.tokens.batch import Batch
+from llmctl.train.clipping import clip_gradients
 from llmctl.train.objective import CausalObjective, evaluating, trainable
 
 ParameterState = dict[str, Tensor]
@@ -118,7 +119,7 @@ class TorchEngine:
         return total - z_loss
 
     def step(self, multiplier: float) -> float:
-        norm = nn.utils.clip_grad_norm_(trainable(self.objective).values(), self.max_grad_norm or float("inf"))
+        norm = clip_gradients(self.optimizer, self.max_grad_norm)
         if norm.isfinite():
             set_learning_rates(self.optimizer, multiplier)
             self.optimizer.step()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import make_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,22 +10,7 @@ from llmctl.tokens.batch import collate
 from llmctl.tokens.order import DataOrder, Permutation, deal
 from llmctl.tokens.packing import best_fit
 from llmctl.tokens.rows import ConcatRows, PackedRows
-from llmctl.tokens.shards import Joined, PartWriter, TokenShards, write_meta
-
-
-def make_shards(folder, documents, masks=None, parts=1):
-    """Shards of these ids, the documents dealt out to parts in order."""
-    folder.mkdir(exist_ok=True)
-    kind, written, size = np.dtype(np.uint16), [], -(-len(documents) // parts)
-    for part in range(parts):
-        writer = PartWriter(folder, part, kind, masked=masks is not None)
-        for place in range(part * size, min(len(documents), (part + 1) * size)):
-            mask = None if masks is None else np.array(masks[place], dtype=np.uint8)
-            writer.add(np.array(documents[place]), f"d{place}", "own.txt", 1, mask)
-        written.append(writer.close())
-    write_meta(folder, kind, written, [len(d) for d in documents])
-    return TokenShards(folder)
-
+from llmctl.tokens.shards import Joined
 
 DOCUMENTS = [[1, 2, 3, 9], [4, 5, 9], [6, 9], [7, 8, 1, 2, 3, 9]]
 
