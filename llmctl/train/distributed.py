@@ -91,8 +91,9 @@ def wait_for_all() -> None:
         torch.distributed.all_reduce(torch.zeros(1))
 
 
-def start_ranks(job_file: Path, ranks: int) -> None:
-    """Run the job on `ranks` processes of this machine through torch's launcher and wait for the end.
+def start_ranks(job_file: Path, ranks: int, *further: str) -> None:
+    """Run the job on `ranks` processes of this machine through torch's launcher and wait for the end. `further` arguments go to
+    the worker.
 
     Raises:
         Interrupted: the ranks stopped on a signal and left a checkpoint.
@@ -105,7 +106,7 @@ def start_ranks(job_file: Path, ranks: int) -> None:
         torch.cuda.empty_cache()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads_per_rank(ranks)))}
-    command += ["-m", "llmctl.worker", str(job_file)]
+    command += ["-m", "llmctl.worker", str(job_file), *further]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, errors="replace")
     try:
         code = _listen(process)

@@ -38,7 +38,9 @@ class TrainJob:
     tokenizer: str
     parts: list[DataPart]
     shape: dict[str, Any] | None = None
-    """Of a new model; or else `parent` is loaded."""
+    """Of a new model; or else it is like `shape_of`, or `parent` is loaded."""
+    shape_of: str | None = None
+    """Folder, GGUF file or hub name: a new model of the same shape, without its weights."""
     parent: str | None = None
     moments: str | None = None
     """Trainer state of the parent whose weights and moments are carried over."""
