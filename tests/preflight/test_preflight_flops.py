@@ -1,5 +1,7 @@
 """Operations of a training step: counted by hand, and by torch on the real model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +17,9 @@ from llmctl.train.objective import CausalObjective
 from llmctl.train.prepare import prepare_for_training
 
 LENGTH = 32
-SHAPE = {"vocab_size": 64, "hidden_size": 16, "layers": 4, "heads": 2, "kv_heads": 1, "head_size": 8, "ffn_size": 32,
-         "window": LENGTH, "max_length": LENGTH}  # fmt: skip
+SHAPE = ModelShape(
+    vocab_size=64, hidden_size=16, layers=4, heads=2, kv_heads=1, head_size=8, ffn_size=32, window=LENGTH, max_length=LENGTH
+)
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 7, 8])
@@ -37,10 +40,10 @@ def test_a_tiny_shape_by_hand():
 
 
 def test_the_shape_is_read_off_the_model():
-    model = build_model(ModelShape(**SHAPE | {"window": 8}), seed=1)
+    model = build_model(replace(SHAPE, window=8), seed=1)
     matrices = 4 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 32) + 64 * 16
     assert work_of(model) == Work(matrices, 0, (8, 8, 8, None), 2, 8)
-    tied = build_model(ModelShape(**SHAPE, tie_embeddings=True), seed=1)
+    tied = build_model(replace(SHAPE, tie_embeddings=True), seed=1)
     assert work_of(tied) == Work(matrices, 0, (32, 32, 32, None), 2, 8)
 
 
@@ -68,7 +71,7 @@ def counted(model: torch.nn.Module) -> dict[str, int]:
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_it_is_what_torch_counts(tied):
-    model = build_model(ModelShape(**SHAPE, tie_embeddings=tied), seed=1)
+    model = build_model(replace(SHAPE, tie_embeddings=tied), seed=1)
     work = work_of(model)
     products = counted(model)
     assert products["aten.mm"] == 6 * work.trained * LENGTH
@@ -78,7 +81,7 @@ def test_it_is_what_torch_counts(tied):
 
 
 def test_frozen_weights_below_an_adapter_cost_two_thirds():
-    model = add_adapter(build_model(ModelShape(**SHAPE), seed=1), rank=2, alpha=4.0, dropout=0.0, targets="all_linear", seed=1)
+    model = add_adapter(build_model(SHAPE, seed=1), rank=2, alpha=4.0, dropout=0.0, targets="all_linear", seed=1)
     work = work_of(model)
     assert (work.trained, work.frozen) == (4 * 2 * (4 * 16 + 2 * (16 + 8) + 3 * (16 + 32)), 10240)
     first = 2 * (16 * 16 + 2 * 16 * 8 + 3 * 16 * 2)  # the gradient of the first layer's input, which nothing asks for

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_longctx_has_long_documents_in_its_share_and_scaled_positions(job_of):
         (0.5, "best_fit", 0),
     ]
     assert (job.shape["max_length"], job.rope["original_length"], job.rope["method"]) == (64, 64, "yarn")
-    model = assemble_model(job)
+    model: Any = assemble_model(job)
     assert model.config.max_position_embeddings == 512
     assert model.config.rope_parameters["full_attention"]["rope_type"] == "yarn"
     TrainingRows(job)

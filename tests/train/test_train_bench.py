@@ -9,6 +9,7 @@ import torch
 from llmctl import events
 from llmctl.model.build import ModelShape, build_model
 from llmctl.preflight.flops import Work
+from llmctl.recipe.graph import training_stage
 from llmctl.recipe.load import load_recipe
 from llmctl.stages.bench import job_of_random_rows
 from llmctl.train import bench, devices
@@ -22,7 +23,7 @@ from llmctl.train.run import assemble_model, engine_for
 @pytest.fixture
 def job(small_recipe, tmp_path):
     recipe = load_recipe(small_recipe, ["pretrain.document_boundaries=true"])
-    return job_of_random_rows(recipe, recipe.stages["pretrain"], 4, 1, tmp_path / "job")
+    return job_of_random_rows(recipe, training_stage(recipe, "pretrain"), 4, 1, tmp_path / "job")
 
 
 def test_steps_are_made_with_every_update_and_no_weight_moves(job, monkeypatch):
