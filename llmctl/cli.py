@@ -19,6 +19,7 @@ from llmctl.cli_options import (
     Runs,
     Set,
     Smoke,
+    chosen_ranks,
     make,
     readable_errors,
     stage_options,
@@ -115,6 +116,32 @@ def sft(
 ) -> None:
     """Tune on conversations; prompts are masked. Example: llmctl sft --lora"""
     make(["lora" if lora else "sft"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
+
+
+@app.command()
+def bench(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    stage: Annotated[str | None, typer.Option(help="Left out: the first that trains.", show_default=False)] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps to time, after three that warm up.")] = 30,
+    set_: Set = None,
+    gpus: Gpus = None,
+    processes: Processes = None,
+    json: Json = False,
+) -> None:
+    """Measure the training step of a stage on random tokens: tokens/s, MFU, memory, parts. Needs no corpus, leaves nothing.
+
+    Example: llmctl bench recipes/olmo_small.toml --stage longctx
+    """
+    from llmctl.interrupts import raise_on_signals
+    from llmctl.stages.bench import measure_stage
+    from llmctl.views.bench import show_bench, told_on_stderr
+
+    with readable_errors():
+        raise_on_signals()
+        with told_on_stderr():
+            found = measure_stage(recipe, set_ or [], stage, steps, chosen_ranks(gpus, processes))
+        if found is not None:
+            show_bench(found, json)
 
 
 @app.command("eval")

@@ -1,4 +1,5 @@
-"""One rank of a training job: `python -m torch.distributed.run ... -m llmctl.worker JOB_FILE`."""
+"""One rank of a training job: `python -m torch.distributed.run ... -m llmctl.worker JOB_FILE [STEPS]`; with STEPS, so many are
+measured and nothing is trained."""
 
 import sys
 from contextlib import nullcontext
@@ -11,14 +12,15 @@ from llmctl.train.distributed import launched_rank, outcome_file
 from llmctl.train.job import TrainJob
 
 
-def main(job_file: Path) -> int:
+def main(job_file: Path, steps: int | None) -> int:
+    from llmctl.train.bench import measure_to
     from llmctl.train.run import run_job
 
     raise_on_signals()
     job = TrainJob.read(job_file)
     try:
         with events.listening(hand_on) if launched_rank() == 0 else nullcontext():
-            run_job(lambda: job)
+            run_job(lambda: job) if steps is None else measure_to(job, steps)
     except Interrupted as stop:
         return stop.exit_code
     except UserError as error:
@@ -37,7 +39,7 @@ if __name__ == "__main__":
     file = Path(sys.argv[1])
     code = EXIT_FAILED
     try:
-        code = main(file)
+        code = main(file, int(sys.argv[2]) if len(sys.argv) > 2 else None)
     finally:
         if launched_rank() == 0:
             outcome_file(file).write_text(str(code))

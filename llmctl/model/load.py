@@ -36,9 +36,7 @@ def load_model(path_or_name: str, device: str = "cpu") -> Any:
     quieten()
     if path_or_name.endswith(".gguf"):
         return _load_gguf(Path(path_or_name)).to(device)
-    config = load_config(path_or_name)
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise UserError(f"{path_or_name}: a {config.model_type} model is no causal language model, which llmctl trains")
+    config = causal_config(path_or_name)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path_or_name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
@@ -51,6 +49,32 @@ def load_model(path_or_name: str, device: str = "cpu") -> Any:
         wrong = ", ".join(str(name) for name in [*missing, *details["mismatched_keys"]][:3])
         raise UserError(f"{path_or_name}: its weights do not fit its config.json: {wrong}")
     return model.to(device)
+
+
+def new_model(path_or_name: str, seed: int) -> Any:
+    """A model of the same configuration in fp32 with weights of its own, as `transformers` initialises them. No weights are read.
+
+    Raises:
+        UserError: nothing there, or another kind of model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    quieten()
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(causal_config(path_or_name), dtype=torch.float32)
+
+
+def causal_config(path_or_name: str) -> Any:
+    """Raises:
+    UserError: nothing there, or another kind of model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(path_or_name)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise UserError(f"{path_or_name}: a {config.model_type} model is no causal language model, which llmctl trains")
+    return config
 
 
 def load_config(path_or_name: str) -> Any:

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from llmctl.recipe.schema import AverageTable, Recipe, StageTable
+from llmctl.errors import UserError
+from llmctl.recipe.schema import AverageTable, Recipe, StageTable, TrainTable
 
 
 def parents_of(stage: StageTable, recipe: Recipe) -> list[str]:
@@ -25,6 +26,18 @@ def stage_order(recipe: Recipe) -> list[Any]:
         if not ready:
             return list(ordered.values())
         ordered[ready[0].name] = ready[0]
+
+
+def training_stage(recipe: Recipe, name: str | None) -> TrainTable:
+    """The stage of that name; the first that trains, where none is named.
+
+    Raises:
+        UserError: the recipe has no such stage, or it does not train.
+    """
+    training = {name: table for name, table in recipe.stages.items() if isinstance(table, TrainTable)}
+    if not training or name not in (None, *training):
+        raise UserError(f"the recipe has no stage {name or ''!r} that trains; it has {', '.join(training) or 'none'}")
+    return training[name] if name is not None else next(iter(training.values()))
 
 
 def identity(table: BaseModel) -> dict[str, Any]:

@@ -67,8 +67,9 @@ class Source:
         return str(self.file)
 
 
-def load_recipe(file: Path, overrides: Iterable[str] = (), smoke: bool = False) -> Recipe:
-    """The recipe in `file` with `overrides` ("pretrain.lr=3e-4") on top; shrunk for a trial with `smoke`.
+def load_recipe(file: Path, overrides: Iterable[str] = (), smoke: bool = False, corpus: bool = True) -> Recipe:
+    """The recipe in `file` with `overrides` ("pretrain.lr=3e-4") on top; shrunk for a trial with `smoke`. Without `corpus`,
+    what its sources name need not be there.
 
     Raises:
         RecipeError: with every mistake that the recipe has, each as `file:line: key = value: what was expected`.
@@ -81,7 +82,9 @@ def load_recipe(file: Path, overrides: Iterable[str] = (), smoke: bool = False) 
     problems: list[str] = []
     recipe, broken = validate(source, problems)
     if recipe is not None:
-        problems += [f"{source.place(key)}: {message}" for key, message in check(recipe, broken)]
+        problems += [
+            f"{source.place(key)}: {message}" for key, message in check(recipe, broken if corpus else broken | {"corpus"})
+        ]
     if problems:
         problems.sort(key=line_of)
         count = f"{len(problems)} mistake{'s' if len(problems) > 1 else ''} in the recipe"

@@ -58,13 +58,18 @@ def additions(stage: Stage) -> dict[str, Any]:
 
 
 def scaling(stage: Stage) -> Any:
+    return scaling_from(_table(stage), parent_length(stage))
+
+
+def scaling_from(table: LongContextTable, parent_length: int) -> Any:
+    """The `RopeScaling` of a stage on a parent of that context length."""
     from llmctl.model.rope import RopeScaling
 
-    rope = _table(stage).rope
+    rope = table.rope
     return RopeScaling(
         rope.method,
         rope.factor,
-        rope.original_length or parent_length(stage),
+        rope.original_length or parent_length,
         rope.beta_fast,
         rope.beta_slow,
         rope.layers,

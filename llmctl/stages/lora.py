@@ -18,10 +18,12 @@ LOGIT_TOLERANCE = 1e-3  # fp32 rounding over the depth of the model; a wrong mer
 
 
 def additions(stage: Stage) -> dict[str, Any]:
-    table = stage.table
-    assert isinstance(table, LoraTable)
-    targets = table.targets
-    return {"lora": {"rank": table.rank, "alpha": table.alpha, "dropout": table.dropout, "targets": targets}}
+    assert isinstance(stage.table, LoraTable)
+    return {"lora": adapter_of(stage.table)}
+
+
+def adapter_of(table: LoraTable) -> dict[str, Any]:
+    return {"rank": table.rank, "alpha": table.alpha, "dropout": table.dropout, "targets": table.targets}
 
 
 def report(stage: Stage) -> dict[str, float]:

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmctl import events
-from llmctl.errors import StageFailed, UserError
+from llmctl.errors import StageFailed
+from llmctl.recipe.graph import training_stage
 from llmctl.recipe.schema import TrainTable
 from llmctl.runs.artifact import Artifact
 from llmctl.stages.graph import build_graph
@@ -28,10 +29,7 @@ def verify_resume(opened: OpenRun, stage: str | None, steps: int, ranks: int | N
         UserError: the recipe has no such stage.
     """
     graph, recipe = build_graph(opened.recipe), opened.recipe
-    training = [name for name, table in recipe.stages.items() if isinstance(table, TrainTable)]
-    if not training or stage not in (None, *training):
-        raise UserError(f"the recipe has no stage {stage or ''!r} that trains; it has {', '.join(training) or 'none'}")
-    node = graph[stage or training[0]]
+    node = graph[training_stage(recipe, stage).name]
     made = opened.make_named(list(node.parents), ranks, show)
     folder = opened.store.root / recipe.name / f".verify-{node.name}-{os.getpid()}"
     context = Context(recipe, Artifact(folder), made, ranks)

@@ -179,7 +179,7 @@ def make_job(stage: Stage, ranks: int) -> Any:
         shape = model_shape(recipe, len(load_tokenizer(str(stage.tokenizer))), stage.table.seq_len)
     rows = sum(len(rows_of(part, stage.table)) for part in parts) if stage.table.epochs is not None else 0
     budget = stage.table.tokens or round(rows * (stage.table.epochs or 1.0)) * stage.table.seq_len
-    table = by_ladder(stage, shape, budget)
+    table = by_ladder(stage.table, shape, stage.parent_model, budget)
     plan = plan_stage(table, ranks)
     steps = max(1, plan.shape.within_tokens(budget))
     events.say(plan.line(steps))
@@ -247,15 +247,15 @@ def while_running(stage: Stage) -> dict[str, Any]:
     return found
 
 
-def by_ladder(stage: Stage, shape: dict[str, Any] | None, budget: int) -> TrainTable:
-    """The stage's table, with what it leaves out of rate and batch by the rules of Olmo 3's model ladder, said aloud."""
-    table = stage.table
+def by_ladder(table: TrainTable, shape: dict[str, Any] | None, place: str | None, budget: int) -> TrainTable:
+    """The table of a stage with what it leaves out of rate and batch by the rules of Olmo 3's model ladder, said aloud. The
+    model is a new one of `shape`, or that of `place`."""
     if table.lr is not None and table.batch_tokens is not None:
         return table
     from llmctl.model.build import ModelShape, body_parameters, model_config
     from llmctl.model.load import load_config
 
-    config = model_config(ModelShape(**shape)) if shape is not None else load_config(str(stage.parent_model))
+    config = model_config(ModelShape(**shape)) if shape is not None else load_config(str(place))
     parameters = body_parameters(config)
     filled = filled_in(table, parameters, budget)
     assert filled.lr is not None

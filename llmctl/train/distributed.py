@@ -101,8 +101,9 @@ def agreed_maximum(engine: Any, mine: int) -> int:
     return int(number)
 
 
-def start_ranks(job_file: Path, ranks: int) -> None:
-    """Run the job on `ranks` processes of this machine through torch's launcher and wait for the end.
+def start_ranks(job_file: Path, ranks: int, *further: str) -> None:
+    """Run the job on `ranks` processes of this machine through torch's launcher and wait for the end. `further` arguments go to
+    the worker.
 
     Raises:
         Interrupted: the ranks stopped on a signal and left a checkpoint.
@@ -115,7 +116,7 @@ def start_ranks(job_file: Path, ranks: int) -> None:
         torch.cuda.empty_cache()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads_per_rank(ranks)))}
-    command += ["-m", "llmctl.worker", str(job_file)]
+    command += ["-m", "llmctl.worker", str(job_file), *further]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, errors="replace")
     try:
         code = _listen(process)

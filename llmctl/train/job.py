@@ -41,7 +41,9 @@ class TrainJob:
     suites: str | None = None
     """File of the few-shot suites that are scored while it runs."""
     shape: dict[str, Any] | None = None
-    """Of a new model; or else `parent` is loaded."""
+    """Of a new model; or else it is like `shape_of`, or `parent` is loaded."""
+    shape_of: str | None = None
+    """Folder, GGUF file or hub name: a new model of the same shape, without its weights."""
     parent: str | None = None
     moments: str | None = None
     """Trainer state of the parent whose weights and moments are carried over."""

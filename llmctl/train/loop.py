@@ -63,7 +63,7 @@ def train(
             step = position.step
             # The only randomness of a step is dropout: seeded by the step, a resumed stage draws what it would have drawn.
             torch.manual_seed(settings.seed + (step * engine.world_size + engine.rank))
-            loss, z_loss, stopping = _accumulate(engine, data.step(step), stop.number)
+            loss, z_loss, stopping = accumulate(engine, data.step(step), stop.number)
             multiplier = settings.schedule.multiplier(step)
             why_not = guard.why_not(step, loss)
             if why_not is None:
@@ -106,7 +106,7 @@ def train(
     return position
 
 
-def _accumulate(engine: Engine, data: StepData, signal_number: int) -> tuple[float, float, int]:
+def accumulate(engine: Engine, data: StepData, signal_number: int) -> tuple[float, float, int]:
     """Gradients of a step. Returns mean loss and z-loss over all ranks, and the largest signal that any rank has received."""
     sums = torch.zeros(2, dtype=torch.float64, device=engine.device)
     with memory_of("the forward and backward pass"):

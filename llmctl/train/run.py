@@ -12,7 +12,7 @@ from torch import nn
 from llmctl import events
 from llmctl.errors import StageFailed
 from llmctl.model.build import ModelShape, build_model
-from llmctl.model.load import check_vocabulary, load_model, save_model
+from llmctl.model.load import check_vocabulary, load_model, new_model, save_model
 from llmctl.model.lora import add_adapter, merge, save_adapter
 from llmctl.model.precision import multiplies_bfloat16
 from llmctl.model.rope import RopeScaling, extend_context
@@ -41,6 +41,8 @@ def assemble_model(job: TrainJob) -> nn.Module:
     """
     if job.parent is not None:
         model = load_model(job.parent)
+    elif job.shape_of is not None:
+        model = new_model(job.shape_of, seed=job.seed)
     else:
         assert job.shape is not None
         model = build_model(ModelShape(**job.shape), seed=job.seed)
@@ -100,14 +102,21 @@ def loop_settings(job: TrainJob, micro_batch: int) -> LoopSettings:
 
 def set_up(job: TrainJob, model: nn.Module) -> tuple[Engine, TrainingRows, int]:
     """Put a model that `assemble_model` made behind an engine."""
+    rows = TrainingRows(job)
+    check_vocabulary(model, load_tokenizer(job.tokenizer))
+    engine, micro_batch = engine_for(job, model, rows)
+    return engine, rows, micro_batch
+
+
+def engine_for(job: TrainJob, model: nn.Module, rows: TrainingRows) -> tuple[Engine, int]:
+    """What trains `model` as the job's table says, and the micro-batch."""
     table = job.settings
     device = device_of_this_rank()
     world_size = torch.distributed.get_world_size()
-    rows = TrainingRows(job)
-    model = model.to(device)
-    check_vocabulary(model, load_tokenizer(job.tokenizer))
     bfloat16 = table.precision == "bf16" or (table.precision == "auto" and multiplies_bfloat16(device.type))
-    objective = CausalObjective(prepare_for_training(model, table), table.z_loss, bfloat16 and table.zero_stage == 0, device.type)
+    objective = CausalObjective(
+        prepare_for_training(model.to(device), table), table.z_loss, bfloat16 and table.zero_stage == 0, device.type
+    )
     micro_batch = table.micro_batch or choose_micro_batch(objective, rows, world_size, device)
     accumulation = rows.steps.rows // (micro_batch * world_size)
     events.say(
@@ -124,7 +133,7 @@ def set_up(job: TrainJob, model: nn.Module) -> tuple[Engine, TrainingRows, int]:
         table.max_grad_norm,
         table.ema_decay,
     )
-    return engine, rows, micro_batch
+    return engine, micro_batch
 
 
 def _starting_position(job: TrainJob, engine: Engine) -> Position:
