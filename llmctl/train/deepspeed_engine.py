@@ -53,7 +53,6 @@ class DeepSpeedEngine:
         self.world_size = torch.distributed.get_world_size()
         self.rank = torch.distributed.get_rank()
         masters = {n: p.detach().to("cpu", torch.float32, copy=True) for n, p in trainable(objective).items()}
-        buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
         self._inner = optimizer
         self.engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings)
         if self.world_size == 1 and self.zero_stage == 0:
@@ -62,9 +61,7 @@ class DeepSpeedEngine:
         self.optimizer = self.engine.optimizer
         self.device = self.engine.device
         if settings["bf16"]["enabled"]:
-            # The cast to bf16 rounded the rotary frequencies and, before the masters were taken, the weights.
-            for name, buffer in objective.named_buffers():
-                buffer.data = buffers[name].to(buffer.device)
+            # DeepSpeed took the masters from weights that it had rounded to bf16. Buffers it leaves in fp32 (since 0.19.8).
             self.load_state(lambda name: {"weight": masters[name]}, optimizer_step=0)
 
     def accumulate(self, batch: Batch, global_count: int, last: bool) -> tuple[Tensor, Tensor]:

@@ -44,3 +44,14 @@ def test_one_rank_stays_near_fp32(one_rank, zero_stage, model, accumulation):
 def test_two_ranks_stay_near_fp32(two_ranks, zero_stage):
     for made, state in two_ranks.run(deepspeed, table(zero_stage=zero_stage, precision="bf16", lr=1e-3), 2):
         stays_near_fp32(made, state, "plain")
+
+
+def test_masters_and_rotary_frequencies_are_not_rounded(one_rank, zero_stage):
+    engine = deepspeed_engine(table(zero_stage=zero_stage, precision="bf16"), ROWS)
+    start = objective(table())
+    masters = dict(start.model.named_parameters())
+    for name, state in engine.named_state():
+        assert torch.equal(state["weight"], masters[name]), name
+    buffers = dict(start.named_buffers())
+    for name, buffer in engine.objective.named_buffers():
+        assert torch.equal(buffer, buffers[name]), name

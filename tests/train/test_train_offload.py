@@ -105,4 +105,5 @@ def test_nothing_has_to_be_compiled(one_rank, zero_stage, monkeypatch):
     monkeypatch.setattr(OpBuilder, "jit_load", refuse)
     engine = deepspeed_engine(offloaded(zero_stage), ROWS)
     steps(engine, ROWS, 0, 1)
+    assert engine.engine.zero_use_cpu_optimizer()
     assert type(engine.optimizer.optimizer) is torch.optim.AdamW
