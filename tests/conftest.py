@@ -11,6 +11,7 @@ import pytest
 from helpers import SMALL_RECIPE, run_llmctl
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads of several processes that spin take each other's cores
 os.environ.pop("LLMCTL_RUNS", None)  # tests say where their runs lie
 
 

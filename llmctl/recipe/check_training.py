@@ -20,6 +20,8 @@ def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
             f"Muon needs whole matrices, and zero_stage = {stage.zero_stage} shards them into flat pieces; "
             'use zero_stage = 0, or optimizer = "adamw"',
         )
+    if stage.offload_optimizer and stage.zero_stage == 0:
+        yield "offload_optimizer", "ZeRO 1 to 3 keep optimizer states apart and can put them elsewhere; set zero_stage = 1, too"
     yield from check_moments(recipe, stage)
     if stage.infilling is not None:
         if isinstance(stage, ChatTable):

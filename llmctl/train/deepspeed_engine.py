@@ -5,6 +5,8 @@ it sets its state up, and reports no gradient norm. Stages 1 to 3 run in DeepSpe
 gradients, fp32 master and moments sharded), or in fp32.
 """
 
+import contextlib
+import io
 import logging
 import os
 from collections.abc import Iterator
@@ -54,7 +56,8 @@ class DeepSpeedEngine:
         self.rank = torch.distributed.get_rank()
         masters = {n: p.detach().to("cpu", torch.float32, copy=True) for n, p in trainable(objective).items()}
         self._inner = optimizer
-        self.engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings)
+        with contextlib.redirect_stdout(io.StringIO()):  # stage 1 in bf16 prints its memory four times
+            self.engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings)
         if self.world_size == 1 and self.zero_stage == 0:
             # DeepSpeed would flatten all gradients and copy them back, alone as it is: 8 % of a small model's step.
             self.engine.enable_backward_allreduce = False

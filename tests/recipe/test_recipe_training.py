@@ -16,6 +16,7 @@ MISTAKES = {
     "warmup_tokens = 512": "set either warmup_steps or warmup_tokens, not both",
     "stretch_from = 1000": "planned for schedule_tokens, which must be more than it",
     "stretch_from = 6000\nschedule_tokens = 9000": "stretch_from = 6,000 is more than the stage's tokens = 5,120",
+    "offload_optimizer = true": "set zero_stage = 1, too",
     "ema_decay = 1.0": "less than 1",
     "eval = { every_steps = 5, suites = ['arc'] }": "pretrain.eval.suites.0 = 'arc': expected 'builtin'",
 }  # fmt: skip
