@@ -78,6 +78,18 @@ def opened_run(recipe: Path | None, options: dict[str, Any]) -> Iterator[tuple[A
         yield opened, ranks, recorded_on(shown, opened.recipe.tracking.tensorboard)
 
 
+@contextmanager
+def watched_screen() -> Iterator[Any]:
+    """What shows and records a stage that no recipe describes; with the screen on and signals watched."""
+    from llmctl.interrupts import raise_on_signals
+    from llmctl.views.progress import screen
+    from llmctl.views.stage import recorded_on
+
+    with readable_errors(), screen() as shown:
+        raise_on_signals()
+        yield recorded_on(shown)
+
+
 def stage_options(
     set_: list[str] | None,
     runs: Path | None,

@@ -12,7 +12,7 @@ from helpers import REPOSITORY, run_llmctl
 
 from llmctl.cli_options import readable_errors
 
-COMMANDS = ("run", "curate", "tokenizer", "pretrain", "midtrain", "longctx", "sft", "eval", "generate", "chat", "lineage",
+COMMANDS = ("run", "curate", "tokenizer", "pretrain", "midtrain", "longctx", "sft", "average", "eval", "generate", "chat", "lineage",
             "verify", "runs", "explain", "inspect")  # fmt: skip
 
 

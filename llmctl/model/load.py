@@ -98,19 +98,24 @@ def _load_gguf(file: Path) -> Any:
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a folder that any Hugging Face tool opens: fp32 safetensors, tokenizer with its template, generation
     settings. Whole or not at all."""
+    quieten()
+    check_vocabulary(model, tokenizer)
+    model.generation_config = set_token_ids(model.config, tokenizer)
+    with staged_folder(folder) as aside:
+        model.save_pretrained(aside, max_shard_size=SHARD_SIZE)
+        tokenizer.save_pretrained(aside)
+
+
+def set_token_ids(config: Any, tokenizer: Any) -> Any:
+    """Write the tokenizer's special tokens into a model's configuration; returns the `GenerationConfig` that goes with it."""
     from transformers import GenerationConfig
 
     from llmctl.tokens.template import end_of_turn_ids
 
-    quieten()
-    check_vocabulary(model, tokenizer)
     stops = end_of_turn_ids(tokenizer) if tokenizer.chat_template else [tokenizer.eos_token_id]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, pad
-    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad, do_sample=False)
-    with staged_folder(folder) as aside:
-        model.save_pretrained(aside, max_shard_size=SHARD_SIZE)
-        tokenizer.save_pretrained(aside)
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, pad
+    return GenerationConfig(eos_token_id=stops, pad_token_id=pad, do_sample=False)
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

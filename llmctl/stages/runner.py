@@ -33,15 +33,19 @@ class Runner:
         made: dict[str, Artifact] = {}
         nodes = needed_for(build_graph(self.recipe), targets)
         for node in nodes:
-            artifact = self.artifact(node, made)
-            if artifact.done:
-                events.say(f"{node.name}: done before, {artifact.folder}")
-            else:
-                if node.name not in targets:
-                    events.say(f"{node.name} is not there yet and is made first")
-                self._make(node, artifact, made)
-            made[node.name] = artifact
+            made[node.name] = self.make_node(node, made, wanted=node.name in targets)
         return made
+
+    def make_node(self, node: Node, made: dict[str, Artifact], wanted: bool = True) -> Artifact:
+        """Make one node from its parents' artifacts. `wanted`: it is what was asked for, and not only needed for that."""
+        artifact = self.artifact(node, made)
+        if artifact.done:
+            events.say(f"{node.name}: done before, {artifact.folder}")
+        else:
+            if not wanted:
+                events.say(f"{node.name} is not there yet and is made first")
+            self._make(node, artifact, made)
+        return artifact
 
     def artifact(self, node: Node, made: dict[str, Artifact]) -> Artifact:
         parents = {name: made[name].output_hash for name in node.parents}
