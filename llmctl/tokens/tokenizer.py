@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, require_package
+from llmctl.recipe.strangers import own_code
 from llmctl.recipe.tokenizer_schema import Trainer
 from llmctl.runs.files import staged_folder
 from llmctl.tokens.encoder import Encoder
@@ -101,9 +102,11 @@ def load_tokenizer(path_or_name: str) -> Any:
     """The tokenizer of a folder or a hub name.
 
     Raises:
-        UserError: there is none, or it is of the slow kind, which cannot tell the characters of a token.
+        UserError: there is none, it asks for code of its own, or it is of the slow kind, which cannot tell the characters of
+            a token.
     """
     from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     folder, extra = path_or_name, {}
     if path_or_name.endswith(".gguf"):
@@ -111,7 +114,9 @@ def load_tokenizer(path_or_name: str) -> Any:
         file = Path(path_or_name)
         folder, extra = str(file.parent), {"gguf_file": file.name}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
+        if wrong := own_code(get_tokenizer_config(folder), "tokenizer_config.json"):
+            raise UserError(f"{path_or_name}: {wrong}")
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra)
     except (OSError, ValueError) as error:
         raise UserError(f"{path_or_name}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None
     if not tokenizer.is_fast:
