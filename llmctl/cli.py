@@ -26,6 +26,7 @@ from llmctl.cli_options import (
     watched_screen,
 )
 from llmctl.errors import EXIT_FAILED
+from llmctl.interrupts import leave
 
 app = typer.Typer(
     name="llmctl",
@@ -276,7 +277,11 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Large pages for torch's tensors on a CPU, read when torch is imported: a sixth off the small recipe's step.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else EXIT_FAILED)
+        raise
 
 
 if __name__ == "__main__":

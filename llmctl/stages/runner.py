@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmctl import events
 from llmctl.errors import Interrupted, StageFailed
+from llmctl.interrupts import arriving
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import content_key
@@ -64,23 +65,24 @@ class Runner:
             if artifact.done:  # made by another process while this one waited for its turn
                 return
             started = time.time()
-            artifact.set_state(status="running", kind=node.kind)
             try:
-                with self.show(artifact):
-                    outcome = node.work(context)
+                with arriving():
+                    artifact.set_state(status="running", kind=node.kind)
+                    with self.show(artifact):
+                        outcome = node.work(context)
+                    artifact.commit(
+                        node.kind,
+                        parents=context.parents,
+                        recipe=node.identity,
+                        outputs=outcome.outputs,
+                        kept=outcome.kept,
+                        metrics=outcome.metrics,
+                        started=started,
+                    )
             except BaseException as error:
                 stopped = isinstance(error, Interrupted | KeyboardInterrupt)
                 artifact.set_state(status="stopped" if stopped else "failed")
                 raise
-            artifact.commit(
-                node.kind,
-                parents=context.parents,
-                recipe=node.identity,
-                outputs=outcome.outputs,
-                kept=outcome.kept,
-                metrics=outcome.metrics,
-                started=started,
-            )
             artifact.set_state(status="done")
 
     def _wait_for_first_rank(self, artifact: Artifact) -> None:

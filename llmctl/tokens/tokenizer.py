@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, require_package
+from llmctl.interrupts import interruptible
 from llmctl.recipe.strangers import own_code
 from llmctl.recipe.tokenizer_schema import Trainer
 from llmctl.runs.files import staged_folder
@@ -49,7 +50,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, trainer: T
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, learner)
+        interruptible(lambda: tokenizer.train_from_iterator(texts, learner))  # minutes for gigabytes
     if tokenizer.get_vocab_size() <= len(SPECIAL_TOKENS) + 256:
         raise UserError("the tokenizer found nothing to learn: its sources hold no text")
     fast = PreTrainedTokenizerFast(
@@ -71,7 +72,7 @@ def _trained_by_rustbpe(texts: Iterable[str], vocab_size: int) -> tuple[dict[str
     import rustbpe
 
     learner: Any = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
-    learner.train_from_iterator(iter(texts), vocab_size - len(SPECIAL_TOKENS), pattern=SPLIT)
+    interruptible(lambda: learner.train_from_iterator(iter(texts), vocab_size - len(SPECIAL_TOKENS), pattern=SPLIT))
     ranks = {bytes(token): rank for token, rank in learner.get_mergeable_ranks()}
     shown = byte_characters()
     written = {token: "".join(shown[byte] for byte in token) for token in ranks}
