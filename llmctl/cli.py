@@ -24,8 +24,10 @@ from llmctl.cli_options import (
     readable_errors,
     stage_options,
     verify_resume,
+    watched_screen,
 )
 from llmctl.errors import EXIT_FAILED
+from llmctl.interrupts import leave
 
 app = typer.Typer(
     name="llmctl",
@@ -142,6 +144,21 @@ def bench(
             found = measure_stage(recipe, set_ or [], stage, steps, chosen_ranks(gpus, processes))
         if found is not None:
             show_bench(found, json)
+
+
+@app.command()
+def average(
+    checkpoints: Annotated[list[str], typer.Argument(help="As for eval; also the models a stage keeps.", show_default=False)],
+    weights: Annotated[str | None, typer.Option(metavar="NUMBERS", help="One for each, as 1,2,3.", show_default="equal")] = None,
+    name: Annotated[str, typer.Option(help="What the average is called in its run.")] = "average",
+    run: Annotated[str | None, typer.Option(help="Run that it goes to.", show_default="the checkpoints'")] = None,
+    runs: Runs = None,
+) -> None:
+    """Average the weights of checkpoints. Example: llmctl average runs/olmo/pretrain-*/kept/*"""
+    with watched_screen() as show:
+        from llmctl.stages.averaging import average_checkpoints
+
+        average_checkpoints(checkpoints, weights, name, run, runs, show)
 
 
 @app.command("eval")
@@ -287,7 +304,11 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Large pages for torch's tensors on a CPU, read when torch is imported: a sixth off the small recipe's step.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else EXIT_FAILED)
+        raise
 
 
 if __name__ == "__main__":

@@ -63,19 +63,31 @@ def verify_resume(recipe: Path | None, stage: str | None, steps: int, options: d
 @contextmanager
 def opened_run(recipe: Path | None, options: dict[str, Any]) -> Iterator[tuple[Any, int | None, Any]]:
     """The run of a recipe, the ranks chosen, and what shows and records a stage; with the screen on and signals watched."""
-    from llmctl.interrupts import raise_on_signals, stop_in
+    from llmctl.interrupts import arriving, raise_on_signals, stop_in
     from llmctl.stages.session import launched, open_run
     from llmctl.views.progress import PlainScreen, screen
     from llmctl.views.stage import recorded_on
 
     # Of a launcher's ranks the first one alone speaks.
-    with readable_errors(), screen() if launched()[1] == 0 else nullcontext(PlainScreen()) as shown:
+    with readable_errors(), arriving(), screen() if launched()[1] == 0 else nullcontext(PlainScreen()) as shown:
         if (max_time := options.pop("max_time")) is not None:
             stop_in(seconds_of(max_time))
         raise_on_signals()
         ranks = chosen_ranks(options.pop("gpus"), options.pop("processes"))
         opened = open_run(recipe, **options)
         yield opened, ranks, recorded_on(shown, opened.recipe.tracking.tensorboard)
+
+
+@contextmanager
+def watched_screen() -> Iterator[Any]:
+    """What shows and records a stage that no recipe describes; with the screen on and signals watched."""
+    from llmctl.interrupts import arriving, raise_on_signals
+    from llmctl.views.progress import screen
+    from llmctl.views.stage import recorded_on
+
+    with readable_errors(), arriving(), screen() as shown:
+        raise_on_signals()
+        yield recorded_on(shown)
 
 
 def stage_options(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmctl import events
 from llmctl.errors import EXIT_FAILED, Interrupted, UserError
-from llmctl.interrupts import raise_on_signals
+from llmctl.interrupts import arriving, raise_on_signals
 from llmctl.train.distributed import launched_rank, outcome_file
 from llmctl.train.job import TrainJob
 
@@ -19,7 +19,7 @@ def main(job_file: Path, steps: int | None) -> int:
     raise_on_signals()
     job = TrainJob.read(job_file)
     try:
-        with events.listening(hand_on) if launched_rank() == 0 else nullcontext():
+        with arriving(), events.listening(hand_on) if launched_rank() == 0 else nullcontext():
             run_job(lambda: job) if steps is None else measure_to(job, steps)
     except Interrupted as stop:
         return stop.exit_code

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, require_package
+from llmctl.recipe.strangers import HOLDS_ADAPTER, TO_SAFETENSORS, own_code, unsafe_files, weights_in_pickles
 from llmctl.runs.files import staged_folder
 
 SHARD_SIZE = "5GB"
@@ -28,21 +29,31 @@ def load_model(path_or_name: str, device: str = "cpu") -> Any:
     Weights are read from safetensors alone, and no code of the checkpoint is run.
 
     Raises:
-        UserError: nothing there, another kind of model, or weights in pickles.
+        UserError: nothing there, another kind of model, weights in pickles, an adapter, or code of its own.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     quieten()
+    _refuse_adapter(path_or_name)
     if path_or_name.endswith(".gguf"):
         return _load_gguf(Path(path_or_name)).to(device)
     config = causal_config(path_or_name)
+    if wrong := unsafe_files(Path(path_or_name)):
+        raise UserError(f"{path_or_name}: {wrong}")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path_or_name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            path_or_name,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path_or_name}: its weights could not be loaded: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        told = str(error).splitlines()[0]
+        why = f"it has none in safetensors: {TO_SAFETENSORS}" if "use_safetensors" in told else told
+        raise UserError(f"{path_or_name}: its weights could not be loaded: {why}") from None
     model, details = loaded
     missing = [name for name in details["missing_keys"] if not (config.tie_word_embeddings and "lm_head" in name)]
     if missing or details["mismatched_keys"]:
@@ -81,18 +92,37 @@ def load_config(path_or_name: str) -> Any:
     """The configuration of a folder, a hub name or a .gguf file.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it asks for code of its own or for weights in a pickle.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     place, extra = path_or_name, {}
     if path_or_name.endswith(".gguf"):
         require_package("gguf", f"{path_or_name}: a GGUF file")
         place, extra = str(Path(path_or_name).parent), {"gguf_file": Path(path_or_name).name}
     try:
-        return AutoConfig.from_pretrained(place, **extra)
+        settings, _ = PreTrainedConfig.get_config_dict(place, **extra)
+        if wrong := own_code(settings, "config.json") or weights_in_pickles(settings):
+            raise UserError(f"{path_or_name}: {wrong}")
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **extra)
     except (OSError, ValueError) as error:
         raise UserError(f"{path_or_name}: no model could be loaded: {str(error).splitlines()[0]}") from None
+    # Both may name kernels of the hub, which would be downloaded and run; llmctl chooses for itself.
+    config._attn_implementation = config._experts_implementation = None
+    return config
+
+
+def _refuse_adapter(path_or_name: str) -> None:
+    """Transformers would put an adapter that it finds onto the model, and read it from a pickle if need be."""
+    from transformers.utils import find_adapter_config_file
+
+    place = str(Path(path_or_name).parent) if path_or_name.endswith(".gguf") else path_or_name
+    try:
+        found = find_adapter_config_file(place)
+    except (OSError, ValueError):
+        found = None  # nothing is there at all, and that is told when it is loaded
+    if found is not None:
+        raise UserError(f"{path_or_name}: {HOLDS_ADAPTER}")
 
 
 def _load_gguf(file: Path) -> Any:
@@ -106,9 +136,13 @@ def _load_gguf(file: Path) -> Any:
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a bar that no setting of transformers turns off
             model: Any = AutoModelForCausalLM.from_pretrained(
-                str(file.parent), gguf_file=file.name, quantization_config=whole, dtype=torch.float32
+                str(file.parent),
+                gguf_file=file.name,
+                quantization_config=whole,
+                dtype=torch.float32,
+                trust_remote_code=False,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise UserError(f"{file}: its weights could not be loaded: {str(error).splitlines()[0]}") from None
     # The weights are plain now; a saved copy must not say that they are packed.
     model.hf_quantizer = None
@@ -122,19 +156,24 @@ def _load_gguf(file: Path) -> Any:
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a folder that any Hugging Face tool opens: fp32 safetensors, tokenizer with its template, generation
     settings. Whole or not at all."""
+    quieten()
+    check_vocabulary(model, tokenizer)
+    model.generation_config = set_token_ids(model.config, tokenizer)
+    with staged_folder(folder) as aside:
+        model.save_pretrained(aside, max_shard_size=SHARD_SIZE)
+        tokenizer.save_pretrained(aside)
+
+
+def set_token_ids(config: Any, tokenizer: Any) -> Any:
+    """Write the tokenizer's special tokens into a model's configuration; returns the `GenerationConfig` that goes with it."""
     from transformers import GenerationConfig
 
     from llmctl.tokens.template import end_of_turn_ids
 
-    quieten()
-    check_vocabulary(model, tokenizer)
     stops = end_of_turn_ids(tokenizer) if tokenizer.chat_template else [tokenizer.eos_token_id]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, pad
-    model.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad, do_sample=False)
-    with staged_folder(folder) as aside:
-        model.save_pretrained(aside, max_shard_size=SHARD_SIZE)
-        tokenizer.save_pretrained(aside)
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, pad
+    return GenerationConfig(eos_token_id=stops, pad_token_id=pad, do_sample=False)
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:

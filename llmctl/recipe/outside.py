@@ -8,6 +8,7 @@ from typing import Any
 from llmctl.errors import UserError, require_package
 from llmctl.recipe.presets import resolve_model
 from llmctl.recipe.schema import Recipe
+from llmctl.recipe.strangers import own_code, unsafe_files, weights_in_pickles
 
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 SHAPE = {
@@ -42,6 +43,10 @@ def check_model_folder(recipe: Recipe, name: str) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield f"{name!r}: its config.json cannot be read: {error}"
         return
+    for wrong in (own_code(config, "config.json"), weights_in_pickles(config), unsafe_files(path)):
+        if wrong is not None:
+            yield f"{name!r}: {wrong}"
+            return
     architectures = config.get("architectures") or []
     if architectures and not any(str(kind).endswith(CAUSAL) for kind in architectures):
         yield f"{name!r} holds a {', '.join(architectures)}, which is no causal language model; llmctl trains no other kind"

@@ -111,11 +111,21 @@ class RunStore:
         raise UserError(f"{text!r} is no model folder and no checkpoint of a run in {self.root}; there are: {known}")
 
     def owner(self, path: Path) -> Artifact | None:
-        """The artifact that a model folder belongs to."""
-        for folder in (path, path.parent):
+        """The finished artifact that a model folder belongs to; a kept model lies a folder deeper."""
+        for folder in (path, path.parent, *([path.parent.parent] if path.parent.name == "kept" else [])):
             if (folder / MANIFEST).is_file():
                 return Artifact(folder)
         return None
 
     def parents(self, artifact: Artifact) -> dict[str, Artifact]:
         return {name: Artifact(self.root / parent["folder"]) for name, parent in artifact.manifest["parents"].items()}
+
+    def ancestor(self, artifact: Artifact, stage: str) -> Artifact | None:
+        """The nearest artifact of the name `stage` among what an artifact is made of."""
+        queue = [artifact]
+        while queue:
+            parents = self.parents(queue.pop(0))
+            if stage in parents:
+                return parents[stage]
+            queue += [parent for parent in parents.values() if parent.done]
+        return None

@@ -42,6 +42,7 @@ def _compare_merged(stage: Stage) -> dict[str, float]:
     from llmctl.model.load import load_model
     from llmctl.model.lora import largest_logit_difference
     from llmctl.stages.heldout import sample_conversations
+    from llmctl.tokens.template import render
 
     tokenizer = tokenizer_of(stage)
     adapted = PeftModel.from_pretrained(load_model(str(stage.parent_model)), str(stage.folder / "adapter"))
@@ -49,7 +50,7 @@ def _compare_merged(stage: Stage) -> dict[str, float]:
     trained = sum(p.numel() for n, p in adapted.named_parameters() if "lora_" in n)
     total = sum(p.numel() for p in merged.parameters())
     (conversation, *_) = sample_conversations(stage.corpus, list(stage.table.mix), 1, stage.recipe.seed)
-    text = tokenizer.apply_chat_template(conversation.messages, tokenize=False)
+    text = render(tokenizer, conversation.messages)
     tokens = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
     difference = largest_logit_difference(adapted, merged, tokens)
     events.say(

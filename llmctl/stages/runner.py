@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmctl import events
 from llmctl.errors import Interrupted, StageFailed
+from llmctl.interrupts import arriving
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import content_key
@@ -33,15 +34,19 @@ class Runner:
         made: dict[str, Artifact] = {}
         nodes = needed_for(build_graph(self.recipe), targets)
         for node in nodes:
-            artifact = self.artifact(node, made)
-            if artifact.done:
-                events.say(f"{node.name}: done before, {artifact.folder}")
-            else:
-                if node.name not in targets:
-                    events.say(f"{node.name} is not there yet and is made first")
-                self._make(node, artifact, made)
-            made[node.name] = artifact
+            made[node.name] = self.make_node(node, made, wanted=node.name in targets)
         return made
+
+    def make_node(self, node: Node, made: dict[str, Artifact], wanted: bool = True) -> Artifact:
+        """Make one node from its parents' artifacts. `wanted`: it is what was asked for, and not only needed for that."""
+        artifact = self.artifact(node, made)
+        if artifact.done:
+            events.say(f"{node.name}: done before, {artifact.folder}")
+        else:
+            if not wanted:
+                events.say(f"{node.name} is not there yet and is made first")
+            self._make(node, artifact, made)
+        return artifact
 
     def artifact(self, node: Node, made: dict[str, Artifact]) -> Artifact:
         parents = {name: made[name].output_hash for name in node.parents}
@@ -60,23 +65,24 @@ class Runner:
             if artifact.done:  # made by another process while this one waited for its turn
                 return
             started = time.time()
-            artifact.set_state(status="running", kind=node.kind)
             try:
-                with self.show(artifact):
-                    outcome = node.work(context)
+                with arriving():
+                    artifact.set_state(status="running", kind=node.kind)
+                    with self.show(artifact):
+                        outcome = node.work(context)
+                    artifact.commit(
+                        node.kind,
+                        parents=context.parents,
+                        recipe=node.identity,
+                        outputs=outcome.outputs,
+                        kept=outcome.kept,
+                        metrics=outcome.metrics,
+                        started=started,
+                    )
             except BaseException as error:
                 stopped = isinstance(error, Interrupted | KeyboardInterrupt)
                 artifact.set_state(status="stopped" if stopped else "failed")
                 raise
-            artifact.commit(
-                node.kind,
-                parents=context.parents,
-                recipe=node.identity,
-                outputs=outcome.outputs,
-                kept=outcome.kept,
-                metrics=outcome.metrics,
-                started=started,
-            )
             artifact.set_state(status="done")
 
     def _wait_for_first_rank(self, artifact: Artifact) -> None:

@@ -137,11 +137,12 @@ def evaluate_checkpoint(
         store = RunStore(owner.folder.parent.parent)
     run = Run(owner.folder.parent) if owner is not None else store.newest_run()
     recipe = restore_recipe(store.recorded_recipe(run.name)["resolved"])
-    compared = [Checkpoint(owner.stage if owner is not None else Path(model).name, model)]
+    compared = [Checkpoint(label(Path(model), owner), model)]
     corpora = [artifact for artifact in run.artifacts if artifact.done and artifact.stage == "corpus"]
     if owner is not None:
         parents = store.parents(owner)
-        corpora = [parents["corpus"]] if "corpus" in parents else corpora
+        corpus = store.ancestor(owner, "corpus")
+        corpora = [corpus] if corpus is not None else corpora
         for parent in [p for p in parents.values() if (p.folder / "model").is_dir()][-1:]:
             compared = [Checkpoint(parent.stage, str(parent.folder / "model")), replace(compared[0], parent=parent.stage)]
     if not corpora:
@@ -150,6 +151,13 @@ def evaluate_checkpoint(
     scores = score(compared, corpora[-1].folder, recipe, recipe.eval, [0, wanted] if few_shot else [shots or 0])
     if json_file is not None:
         write_json(json_file, scores | {"model": model})
+
+
+def label(model: Path, owner: Artifact | None) -> str:
+    """What tables call a model: its stage, and of one that the stage keeps the step, too."""
+    if owner is None:
+        return model.name
+    return f"{owner.stage}/{model.name}" if model.parent.name == "kept" else owner.stage
 
 
 def converse(checkpoint: str | None, tokens: int, temperature: float, runs: Path | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl import events
+from llmctl.interrupts import raise_if_asked
 from llmctl.preflight.ladder import filled_in
 from llmctl.preflight.plan import plan_stage
 from llmctl.recipe.graph import identity
@@ -147,6 +148,7 @@ def _train(stage: Stage) -> Outcome:
             start_ranks(file, ranks)
         else:
             run_job(lambda: job)
+        raise_if_asked()  # a signal of the last step; the model is there, and is measured another time
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # a kill may have come before they were removed
     metrics = tokens_consumed(stage) | specialty(stage.table.kind).report(stage)
     kept = ["trainer", *(["kept"] if (stage.folder / "kept").exists() else [])]

@@ -44,7 +44,26 @@ def ensure_template(tokenizer: Any) -> bool:
 
 
 def render(tokenizer: Any, messages: Messages, prompt: bool = False) -> str:
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    """The conversation as text; `prompt`: with the beginning of an answer. Templates are programs of whoever made the
+    tokenizer; `transformers` runs them in Jinja's `ImmutableSandboxedEnvironment`.
+
+    Raises:
+        UserError: the template reaches out of the sandbox, is broken, or refuses the conversation.
+    """
+    from jinja2 import TemplateError
+    from jinja2.sandbox import SecurityError
+
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    except SecurityError as error:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} tries to reach Python itself and was stopped: {error} "
+            "Trust nothing of this checkpoint; or give its tokenizer another template (chat_template.jinja)."
+        ) from None
+    except (TemplateError, ArithmeticError, TypeError, ValueError, MemoryError) as error:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} cannot write this conversation ({type(error).__name__}): {error}"
+        ) from None
 
 
 def answer_spans(tokenizer: Any, messages: Messages) -> list[tuple[int, int, int]]:

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -97,9 +98,14 @@ class TextShards:
 
     def _side_by_side(self, work: Callable[[int], None], missing: list[int], parts: int, workers: int) -> None:
         try:
-            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-                for number, _ in enumerate(pool.map(work, missing), parts - len(missing) + 1):
-                    events.progress(f"tokenising {self.out.name}", number, parts, "parts")
+            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), leave_signals_to_the_parent) as pool:
+                try:
+                    for number, _ in enumerate(pool.map(work, missing), parts - len(missing) + 1):
+                        events.progress(f"tokenising {self.out.name}", number, parts, "parts")
+                except BaseException:
+                    for worker in multiprocessing.active_children():  # else each would end its part first
+                        worker.kill()
+                    raise
         except BrokenProcessPool:
             raise StageFailed(
                 f"tokenising {self.out.name}: a worker was killed, for want of memory perhaps; the parts that are done are "
@@ -126,6 +132,12 @@ def _scatter_file(folder: Path, part: int) -> Path:
 
 def _done_file(folder: Path, part: int) -> Path:
     return folder / f"{part_name(part)}.json"
+
+
+def leave_signals_to_the_parent() -> None:
+    """Of a worker: Ctrl-C in a terminal and a scheduler's warning reach every process of the group."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def write_part(tokenizer_folder: str, folder: Path, part: int, infilling: InfillingTable | None = None) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, require_package
+from llmctl.interrupts import interruptible
+from llmctl.recipe.strangers import own_code
 from llmctl.recipe.tokenizer_schema import Trainer
 from llmctl.runs.files import staged_folder
 from llmctl.tokens.encoder import Encoder
@@ -48,7 +50,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path, trainer: T
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, learner)
+        interruptible(lambda: tokenizer.train_from_iterator(texts, learner))  # minutes for gigabytes
     if tokenizer.get_vocab_size() <= len(SPECIAL_TOKENS) + 256:
         raise UserError("the tokenizer found nothing to learn: its sources hold no text")
     fast = PreTrainedTokenizerFast(
@@ -70,7 +72,7 @@ def _trained_by_rustbpe(texts: Iterable[str], vocab_size: int) -> tuple[dict[str
     import rustbpe
 
     learner: Any = rustbpe.Tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
-    learner.train_from_iterator(iter(texts), vocab_size - len(SPECIAL_TOKENS), pattern=SPLIT)
+    interruptible(lambda: learner.train_from_iterator(iter(texts), vocab_size - len(SPECIAL_TOKENS), pattern=SPLIT))
     ranks = {bytes(token): rank for token, rank in learner.get_mergeable_ranks()}
     shown = byte_characters()
     written = {token: "".join(shown[byte] for byte in token) for token in ranks}
@@ -101,9 +103,11 @@ def load_tokenizer(path_or_name: str) -> Any:
     """The tokenizer of a folder or a hub name.
 
     Raises:
-        UserError: there is none, or it is of the slow kind, which cannot tell the characters of a token.
+        UserError: there is none, it asks for code of its own, or it is of the slow kind, which cannot tell the characters of
+            a token.
     """
     from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     folder, extra = path_or_name, {}
     if path_or_name.endswith(".gguf"):
@@ -111,7 +115,9 @@ def load_tokenizer(path_or_name: str) -> Any:
         file = Path(path_or_name)
         folder, extra = str(file.parent), {"gguf_file": file.name}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
+        if wrong := own_code(get_tokenizer_config(folder), "tokenizer_config.json"):
+            raise UserError(f"{path_or_name}: {wrong}")
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra)
     except (OSError, ValueError) as error:
         raise UserError(f"{path_or_name}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None
     if not tokenizer.is_fast:

@@ -13,6 +13,7 @@ import torch
 
 from llmctl import events
 from llmctl.errors import EXIT_CTRL_C, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, StageFailed, UserError
+from llmctl.interrupts import deferred
 
 TORCHRUN_SUCCESS = 0
 SRUN_TASKS = "SLURM_STEP_NUM_TASKS"  # set by srun alone; a batch script has SLURM_PROCID too, and is alone
@@ -121,8 +122,9 @@ def start_ranks(job_file: Path, ranks: int, *further: str) -> None:
     try:
         code = _listen(process)
     except BaseException:
-        process.terminate()  # the launcher hands SIGTERM to the ranks, which save and leave
-        _listen(process)
+        with deferred():
+            process.terminate()  # the launcher hands SIGTERM to the ranks, which save and leave
+            _listen(process)
         raise
     outcome = read_outcome(job_file)
     if outcome in (EXIT_INTERRUPTED, EXIT_CTRL_C):

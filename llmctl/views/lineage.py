@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
@@ -36,6 +37,12 @@ def label(artifact: Artifact) -> str:
     return "  ".join([artifact.name, f"{manifest['seconds']:.0f} s", *numbers])
 
 
+def averaged(artifact: Artifact) -> list[str]:
+    """A line for each checkpoint that `llmctl average` took: of a stage that keeps several, this tells which."""
+    rows = artifact.manifest["recipe"].get("checkpoints", []) if artifact.done else []
+    return [f"{row['weight']:.4g} x {row['checkpoint']}" for row in rows]
+
+
 def as_values(store: RunStore, artifact: Artifact) -> dict[str, Any]:
     manifest = artifact.manifest if artifact.done else {}
     return {
@@ -44,6 +51,7 @@ def as_values(store: RunStore, artifact: Artifact) -> dict[str, Any]:
         "key": artifact.key,
         "output_hash": manifest.get("output_hash"),
         "metrics": manifest.get("metrics"),
+        "averaged": averaged(artifact),
         "parents": [as_values(store, parent) for parent in store.parents(artifact).values()] if artifact.done else [],
     }
 
@@ -54,16 +62,17 @@ def show_lineage(store: RunStore, checkpoint: str | None, as_json: bool) -> None
     if as_json:
         print(json.dumps(as_values(store, artifact), indent=2))
         return
-    shown: set[str] = set()
+    shown: set[Path] = set()
 
     def lines(node: Artifact, indent: str) -> list[str]:
-        if node.name in shown:
+        if node.folder in shown:
             return []
-        shown.add(node.name)
+        shown.add(node.folder)
+        run = f"{node.run}/" if node.run != artifact.run else ""
         # The deepest chain first: direct parents that are ancestors of another parent stand below that one.
         parents = list(store.parents(node).values())[::-1] if node.done else []
         below = [line for parent in parents for line in lines(parent, indent + "  ")]
-        return [f"{indent}{label(node)}", *below]
+        return [f"{indent}{run}{label(node)}", *(f"{indent}    = {line}" for line in averaged(node)), *below]
 
     print(f"{artifact.run}: {artifact.folder}")
     print("\n".join(lines(artifact, "  ")))
@@ -74,9 +83,9 @@ def show_verification(store: RunStore, checkpoint: str | None) -> bool:
     whole, seen, queue = True, set(), [subject(store, checkpoint)]
     while queue:
         artifact = queue.pop(0)
-        if artifact.name in seen:
+        if artifact.folder in seen:
             continue
-        seen.add(artifact.name)
+        seen.add(artifact.folder)
         problems = artifact.problems()
         for problem in problems:
             print(f"{problem.path}: {problem.what}", file=sys.stderr)

@@ -78,15 +78,6 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path):
         load_model(str(tmp_path / "missing"))
 
 
-def test_a_pickle_is_not_opened(tmp_path, tokenizer):
-    model = build_model(SHAPE, 1)
-    save_model(model, tokenizer, tmp_path / "model")
-    torch.save(model.state_dict(), tmp_path / "model" / "pytorch_model.bin")
-    (tmp_path / "model" / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="weights could not be loaded"):
-        load_model(str(tmp_path / "model"))
-
-
 def test_merged_adapter_is_the_adapter_and_peft_opens_it(tmp_path, tokenizer):
     from peft import PeftModel
 

@@ -57,6 +57,46 @@ def test_a_template_that_changes_its_past_is_refused(tokenizer):
         encode_conversation(changed, MESSAGES)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.mkdir('MARKER') }}",
+        "{{ lipsum.__globals__['os'].mkdir('MARKER') }}",
+        "{{ '{0.__class__.__base__}'.format(messages) }}",
+        "{{ strftime_now.__globals__.os }}",
+        "{{ messages[0].update(content='another question') }}",
+    ],
+)
+def test_a_template_of_a_stranger_stays_in_its_sandbox(tokenizer, tmp_path, template):
+    import copy
+
+    hostile = copy.copy(tokenizer)
+    hostile.chat_template = template.replace("MARKER", str(tmp_path / "marker"))
+    with pytest.raises(UserError, match="tries to reach Python itself and was stopped: "):
+        encode_conversation(hostile, MESSAGES)
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for %}", "TemplateSyntaxError"),
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages[9].content.strip() }}", "has no element 9"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+    ],
+)
+def test_what_a_template_cannot_write_is_said(tokenizer, template, message):
+    import copy
+
+    broken = copy.copy(tokenizer)
+    broken.chat_template = template
+    with pytest.raises(UserError, match=f"cannot write this conversation .*{message}"):
+        encode_conversation(broken, MESSAGES)
+
+
 def test_generation_stops_at_the_end_of_a_turn_and_of_text(tokenizer):
     assert tokenizer.convert_ids_to_tokens(end_of_turn_ids(tokenizer)) == ["<|endoftext|>", "<|im_end|>"]
 
