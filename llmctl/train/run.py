@@ -66,7 +66,8 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
     wait_for_all()
     job = job_of()
     micro_batch = job.settings.micro_batch
-    model = assemble_model(job)
+    with memory_of("building or loading the model"):
+        model = assemble_model(job)
     weights = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     try:
         with memory_of("setting up model and optimizer"):

@@ -16,6 +16,7 @@ from llmctl.interrupts import StopRequest
 from llmctl.recipe.execution_schema import CheckpointTable
 from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position
+from llmctl.train.distributed import agreed_maximum
 from llmctl.train.engine import Engine
 
 POLL_SECONDS = 0.05
@@ -43,7 +44,8 @@ class Saver:
     def time_for_one(self, stop: StopRequest) -> bool:
         """Whether a checkpoint can be whole before the process is killed, by the time that the last one took. Collective."""
         grace = self.table.grace_seconds
-        return _agreed(self.engine, grace is None or time.monotonic() - stop.at + self._seconds < grace)
+        waited = time.monotonic() - stop.at if stop.number else 0.0  # another rank may have the signal alone
+        return not agreed_maximum(self.engine, int(grace is not None and waited + self._seconds >= grace))
 
     def leave(self, step: int, exit_code: int) -> NoReturn:
         """Wait for what is being written, and say which checkpoint training goes on from.
