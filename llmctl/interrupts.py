@@ -8,6 +8,7 @@ An exception from nowhere does not always arrive: imports of extension modules c
 signal in ten was lost there), finalizers drop it. It is raised again until it has come to a place that waits for it.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -76,6 +77,7 @@ def leave(code: int) -> None:
     """End the process where it was interrupted, without Python's finalization: native threads that are still at work (daft's)
     abort the process when they come upon it, and others would be waited for."""
     if _asked.number:
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -23,6 +23,7 @@ import numpy as np
 
 from llmctl import events
 from llmctl.errors import StageFailed
+from llmctl.interrupts import deferred
 from llmctl.recipe.train_schema import InfillingTable
 from llmctl.runs.files import read_json, sync, write_json
 from llmctl.tokens.encoder import Encoder
@@ -98,13 +99,16 @@ class TextShards:
 
     def _side_by_side(self, work: Callable[[int], None], missing: list[int], parts: int, workers: int) -> None:
         try:
-            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), leave_signals_to_the_parent) as pool:
+            context = multiprocessing.get_context("spawn")
+            stop = context.Event()
+            with ProcessPoolExecutor(workers, context, begin_worker, (stop,)) as pool:
                 try:
                     for number, _ in enumerate(pool.map(work, missing), parts - len(missing) + 1):
                         events.progress(f"tokenising {self.out.name}", number, parts, "parts")
                 except BaseException:
-                    for worker in multiprocessing.active_children():  # else each would end its part first
-                        worker.kill()
+                    with deferred():
+                        stop.set()
+                        pool.shutdown(cancel_futures=True)
                     raise
         except BrokenProcessPool:
             raise StageFailed(
@@ -134,8 +138,14 @@ def _done_file(folder: Path, part: int) -> Path:
     return folder / f"{part_name(part)}.json"
 
 
-def leave_signals_to_the_parent() -> None:
-    """Of a worker: Ctrl-C in a terminal and a scheduler's warning reach every process of the group."""
+_stop: Any = None
+"""Of a worker: the event that tells it to leave its part."""
+
+
+def begin_worker(stop: Any) -> None:
+    """Ctrl-C in a terminal and a scheduler's warning reach every process of the group: the parent alone acts on them."""
+    global _stop
+    _stop = stop
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
@@ -150,6 +160,8 @@ def write_part(tokenizer_folder: str, folder: Path, part: int, infilling: Infill
     ids = marks(tokenizer) if infilling is not None else None
     first = 0
     while first < len(documents):
+        if _stop is not None and _stop.is_set():
+            raise StageFailed(f"part {part} was left unfinished")
         last, size = first, 0
         while last < len(documents) and size < BATCH_CHARACTERS:
             size += len(documents[last][3])
