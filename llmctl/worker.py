@@ -1,4 +1,4 @@
-"""One rank of a training job: `python -m torch.distributed.run ... -m llmctl.worker JOB_FILE [STEPS]`; with STEPS, so many are
+"""One rank of a training job: `python -m llmctl.launcher ... -m llmctl.worker JOB_FILE [STEPS]`; with STEPS, so many are
 measured and nothing is trained."""
 
 import sys

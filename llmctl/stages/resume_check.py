@@ -70,7 +70,7 @@ def _start(job_file: Path, ranks: int) -> subprocess.Popen[bytes]:
     """The job on ranks of its own, as a group of processes that can be killed together."""
     command = [sys.executable, "-m"]
     if ranks > 1:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+        command += ["llmctl.launcher", "--standalone", f"--nproc-per-node={ranks}", "-m"]
     command += ["llmctl.worker", str(job_file)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 

@@ -115,7 +115,7 @@ def start_ranks(job_file: Path, ranks: int, *further: str) -> None:
     if torch.cuda.is_initialized():  # what this process has measured with, so that the ranks have the whole memory
         gc.collect()
         torch.cuda.empty_cache()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [sys.executable, "-m", "llmctl.launcher", "--standalone", f"--nproc-per-node={ranks}"]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads_per_rank(ranks)))}
     command += ["-m", "llmctl.worker", str(job_file), *further]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, errors="replace")

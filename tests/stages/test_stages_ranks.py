@@ -80,30 +80,42 @@ def ranks_of(runs: Path) -> list[int]:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:  # it has ended
             continue
-        if b"llmctl.worker" in words and b"torch.distributed.run" not in words and str(runs).encode() in b" ".join(words):
+        if b"llmctl.worker" in words and b"llmctl.launcher" not in words and str(runs).encode() in b" ".join(words):
             found.append(int(process.name))
     return found
 
 
-def test_when_a_rank_is_killed_the_others_stop_and_it_goes_on_from_the_last_checkpoint(one_rank, tmp_path):
-    recipe, runs = one_rank
-    mine = without_pretraining(runs, tmp_path / "runs")
+def started(recipe: Path, runs: Path, step: int) -> subprocess.Popen[str]:
+    """A pretraining on two ranks that has left the checkpoint of this step, or one after it."""
     process = subprocess.Popen(
-        command("pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.tokens=51200"),
+        command("pretrain", recipe, "--runs", runs, "--processes", 2, "--set", "pretrain.tokens=51200"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
     until = time.monotonic() + 120
-    while not list(mine.glob("small/pretrain-*/checkpoints/step-00000006")):
+    while not any(int(path.name[5:]) >= step for path in runs.glob("small/pretrain-*/checkpoints/step-*")):
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
+    return process
+
+
+def test_when_a_rank_is_killed_the_others_stop_and_it_goes_on_from_the_last_checkpoint(one_rank, tmp_path):
+    recipe, runs = one_rank
+    mine = without_pretraining(runs, tmp_path / "runs")
+    process = started(recipe, mine, 6)
     os.kill(ranks_of(mine)[-1], signal.SIGKILL)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "error: a rank failed" in told
     assert not ranks_of(mine)
+    process = started(recipe, mine, 30)
+    process.terminate()
+    _, stopped = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "the same command goes on from" in stopped
+    assert "Traceback" not in told + stopped
     again = run_llmctl("pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.tokens=51200")
     assert again.returncode == 0, again.stderr
     assert "resumed from step" in again.stdout

@@ -102,6 +102,8 @@ def test_it_ends_soon_and_the_same_command_goes_on(undisturbed, recipe, tmp_path
     assert process.returncode == CODES[number]
     assert json.loads((folder / "state.json").read_text())["status"] == "stopped"
     assert not (folder / "manifest.json").exists()
+    if number is not signal.SIGTERM:  # that it goes on is the same for all
+        return
     again = run_llmctl(*phase.command, recipe, "--runs", tmp_path)
     assert again.returncode == 0, again.stderr
     assert output_hash(tmp_path, phase.stage) == output_hash(undisturbed, phase.stage)
