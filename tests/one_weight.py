@@ -1,5 +1,6 @@
 """A model of one weight that goes through the real loop: what every step does to it is known."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,8 +33,10 @@ class Engine:
     """One weight, of which every step's gradient is known."""
 
     rank, world_size, device = 0, 1, torch.device("cpu")
+    norm_in_time = True
 
-    def __init__(self, breaking: dict[int, float]) -> None:
+    def __init__(self, breaking: dict[int, float], norms: dict[int, float] | None = None) -> None:
+        self.norms = norms or {}
         self.weight, self.gradient, self.breaking = 0.0, 0.0, breaking
         self.made: list[int] = []
         self.at = 0
@@ -43,10 +46,12 @@ class Engine:
         loss = 1.0 + 0.01 * (batch.step % 3) + self.weight * 0
         return torch.tensor(loss), torch.tensor(0.0)
 
-    def step(self, multiplier: float) -> float:
-        self.weight += self.breaking.get(self.at, 1.0)
-        self.made.append(self.at)
-        return 1.0
+    def step(self, multiplier: float, norm_limit: float = math.inf) -> float:
+        norm = self.norms.get(self.at, 1.0 + 0.01 * (self.at % 3))
+        if norm <= norm_limit:
+            self.weight += self.breaking.get(self.at, 1.0)
+            self.made.append(self.at)
+        return norm
 
     def discard(self) -> None:
         pass

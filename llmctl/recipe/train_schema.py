@@ -109,7 +109,7 @@ class TrainTable(StageTable):
     z_loss: float = Field(1e-5, ge=0)
     """Weight of the squared log-partition, kept out of the reported loss."""
     skip_sigmas: float = Field(default=6.0, ge=0)
-    """A step whose loss is this many standard deviations above the mean of the last 128 is left out (Olmo 3: 6); 0: none is."""
+    """A step whose loss or gradient norm is so many deviations above the last 128 is left out (Olmo 3: 6); 0: none is."""
     max_rollbacks: int = Field(default=2, ge=0)
     """How often a stage whose loss is no number any more goes back to a checkpoint and past the steps that did it."""
     carry_optimizer: bool = False

@@ -42,6 +42,8 @@ class Position:
     """The last ones, for the guard."""
     left_out: tuple[int, ...] = ()
     """Steps that are not to be made."""
+    norms: tuple[float, ...] = ()
+    """The last norms of gradients, for the guard."""
     best: float | None = None
     """The lowest held-out loss so far, where it is measured while training."""
 
@@ -146,8 +148,9 @@ class SavedState:
 
         state = json.loads((folder / STATE_FILE).read_text())
         self.folder = folder
-        losses, left_out = (tuple(state.get(key, ())) for key in ("losses", "left_out"))
-        self.position = Position(state["step"], state["tokens"], state["optimizer_step"], losses, left_out, state.get("best"))
+        losses, left_out, norms = (tuple(state.get(key, ())) for key in ("losses", "left_out", "norms"))
+        counts = (state["step"], state["tokens"], state["optimizer_step"])
+        self.position = Position(*counts, losses, left_out, norms, state.get("best"))
         self._files = [safe_open(folder / name, framework="pt") for name in state["shards"]]
         self._where: dict[str, dict[str, int]] = {}
         for index, file in enumerate(self._files):

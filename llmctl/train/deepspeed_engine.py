@@ -8,6 +8,7 @@ gradients, fp32 master and moments sharded), or in fp32.
 import contextlib
 import io
 import logging
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -82,11 +83,15 @@ class DeepSpeedEngine:
             total, z_loss = self.engine(batch)
         return total - z_loss
 
-    def step(self, multiplier: float) -> float:
+    @property
+    def norm_in_time(self) -> bool:
+        return self.zero_stage == 0
+
+    def step(self, multiplier: float, norm_limit: float = math.inf) -> float:
         set_learning_rates(self.optimizer, multiplier)
         if self.zero_stage == 0:
             norm = clip_gradients(self._inner, self.max_grad_norm)
-            self.engine.step() if norm.isfinite() else self.discard()
+            self.engine.step() if norm.isfinite() and norm <= norm_limit else self.discard()
         else:
             self.engine.step()
             norm = self.engine.get_global_grad_norm()

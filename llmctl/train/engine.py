@@ -4,6 +4,7 @@ The loop accumulates micro-batches and steps; an engine runs backward passes, re
 weights. `TorchEngine` is plain torch on one rank: the reference that the DeepSpeed engine is tested against.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -42,9 +43,14 @@ class Engine(Protocol):
         """The sum of the cross entropy, on the device, without gradients and dropout. Collective under ZeRO 3."""
         ...
 
-    def step(self, multiplier: float) -> float:
+    @property
+    def norm_in_time(self) -> bool:
+        """Whether the norm of the gradients is known before the update: not under ZeRO 1 to 3."""
+        ...
+
+    def step(self, multiplier: float, norm_limit: float = math.inf) -> float:
         """Clip, update with `multiplier` times the peak rates, clear gradients. Returns the global gradient norm. Where that is
-        known before the update (not under ZeRO 1 to 3) and no number, there is none."""
+        known in time, and is no number or above `norm_limit`, there is no update."""
         ...
 
     def discard(self) -> None:
@@ -118,9 +124,11 @@ class TorchEngine:
             total, z_loss = self.objective(batch)
         return total - z_loss
 
-    def step(self, multiplier: float) -> float:
+    norm_in_time = True
+
+    def step(self, multiplier: float, norm_limit: float = math.inf) -> float:
         norm = clip_gradients(self.optimizer, self.max_grad_norm)
-        if norm.isfinite():
+        if norm.isfinite() and norm <= norm_limit:
             set_learning_rates(self.optimizer, multiplier)
             self.optimizer.step()
             if self.ema_decay is not None:

@@ -56,7 +56,7 @@ def train(
     """
     meter = SpeedMeter(settings.steps)
     saver = Saver(engine, settings.checkpoints, settings.checkpoint, settings.steps)
-    guard = StepGuard(settings.skip_sigmas, list(position.losses), set(position.left_out))
+    guard = StepGuard(settings.skip_sigmas, list(position.losses), set(position.left_out), norms=list(position.norms))
     data = Prefetch(rows, settings.micro_batch, engine.rank, engine.world_size, engine.device, settings.steps)
     with deferred() as stop:
         while position.step < settings.steps:
@@ -65,13 +65,14 @@ def train(
             torch.manual_seed(settings.seed + (step * engine.world_size + engine.rank))
             loss, z_loss, stopping = accumulate(engine, data.step(step), stop.number)
             multiplier = settings.schedule.multiplier(step)
-            why_not = guard.why_not(step, loss)
+            why_not, gradient_norm = guard.why_not(step, loss), 0.0
             if why_not is None:
                 with memory_of("the optimizer's step"):
-                    gradient_norm = engine.step(multiplier)
+                    gradient_norm = engine.step(multiplier, guard.norm_limit)
+                why_not = guard.too_large(gradient_norm) if engine.norm_in_time else None
             else:
                 engine.discard()
-                gradient_norm = 0.0
+            if why_not is not None:
                 events.warn(f"step {step + 1:,} is left out: {why_not}")
             guard.record(step, loss, gradient_norm)
             if guard.weights_lost:
@@ -82,7 +83,7 @@ def train(
             made = position.optimizer_step + (why_not is None and math.isfinite(gradient_norm))
             position = replace(
                 position, step=step + 1, tokens=position.tokens + tokens, optimizer_step=made,
-                losses=tuple(guard.losses), left_out=tuple(sorted(guard.left_out)),
+                losses=tuple(guard.losses), norms=tuple(guard.norms), left_out=tuple(sorted(guard.left_out)),
             )  # fmt: skip
             meter.step(tokens)
             events.metrics(
@@ -155,7 +156,7 @@ def _go_back(engine: Engine, settings: LoopSettings, guard: StepGuard) -> Positi
     saved = SavedState(newest)
     engine.load_state(saved.read, saved.position.optimizer_step)
     guard.left_out |= {max(0, first - 1), first}
-    guard.losses, guard.lost = list(saved.position.losses), []
+    guard.losses, guard.norms, guard.lost = list(saved.position.losses), list(saved.position.norms), []
     events.warn(f"{told}: back to step {saved.position.step:,}, and on without steps {first:,} and {first + 1:,}")
     if engine.rank == 0:
         checkpoint.remove_after(settings.checkpoints, saved.position.step)

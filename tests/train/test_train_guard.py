@@ -42,6 +42,24 @@ def test_nothing_is_said_of_the_first_steps_but_that_a_loss_is_no_number():
         assert f"its loss is {loss}" in str(guard.why_not(0, loss))
 
 
+def test_a_gradient_far_above_the_last_ones_is_left_out_and_its_norm_counts(tmp_path):
+    """Of a hundred steps that of step 80 has a norm of 9, where the others have 1.00 to 1.02."""
+    engine: Any = Engine({}, norms={80: 9.0, 90: 1.05})
+    heard = []
+    with events.listening(heard.append):
+        position = train(engine, ROWS, settings(tmp_path, steps=100), Position(0, 0, 0))
+    assert engine.made == [step for step in range(100) if step != 80]
+    assert (position.step, position.optimizer_step, position.norms[80]) == (100, 99, 9.0)
+    warned = [event.text for event in heard if isinstance(event, events.Message) and event.level == "warning"]
+    assert len(warned) == 1
+    assert "step 81 is left out: its gradient norm 9.0000 is" in warned[0]
+    saved = checkpoint.SavedState(checkpoint.steps_on_disk(tmp_path / "checkpoints")[0]).position
+    assert saved.norms == position.norms[: saved.step]
+    unwatched: Any = Engine({}, norms={80: 9.0})
+    train(unwatched, ROWS, settings(tmp_path / "other", steps=100, skip_sigmas=0.0), Position(0, 0, 0))
+    assert 80 in unwatched.made
+
+
 def test_lost_weights_are_gone_back_on_and_the_steps_that_lost_them_left_out(tmp_path):
     """The update of step 22 breaks the weight. Step 23 shows it, and step 26 that it stays so."""
     engine: Any = Engine({22: math.nan})

@@ -1,5 +1,6 @@
 """What is measured and kept while the loop runs, and what a signal does to it."""
 
+import math
 import os
 import signal
 import time
@@ -68,13 +69,13 @@ def test_a_checkpoint_that_takes_longer_than_the_grace_is_not_begun(tmp_path, mo
         write(*arguments)
 
     class Told(Engine):
-        def step(self, multiplier: float) -> float:
+        def step(self, multiplier: float, norm_limit: float = math.inf) -> float:
             if self.weight == 8.0:
                 while not (tmp_path / "checkpoints" / checkpoint.step_name(5)).exists():
                     time.sleep(0.05)
                 time.sleep(0.1)
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().step(multiplier)
+            return super().step(multiplier, norm_limit)
 
     monkeypatch.setattr(checkpoint, "write_shard", slowly)
     table = CheckpointTable(every_steps=5, grace_seconds=grace)

@@ -1,5 +1,6 @@
 """Memory that does not suffice is told in the recipe's words."""
 
+import math
 from typing import Any
 
 import pytest
@@ -44,9 +45,9 @@ class Full(Engine):
         self._fail("the forward and backward pass")
         return super().accumulate(batch, global_count, last)
 
-    def step(self, multiplier: float) -> float:
+    def step(self, multiplier: float, norm_limit: float = math.inf) -> float:
         self._fail("the optimizer's step")
-        return super().step(multiplier)
+        return super().step(multiplier, norm_limit)
 
 
 @pytest.mark.parametrize("part", ["the forward and backward pass", "the optimizer's step"])
