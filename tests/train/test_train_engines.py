@@ -84,6 +84,24 @@ def test_gradients_that_are_no_number_move_no_weight(one_rank, engine_of):
     compare(state_of(engine), before, tolerance=0.0)
 
 
+@pytest.mark.parametrize("engine_of", [lambda options: deepspeed_engine(options, 2), torch_engine], ids=["deepspeed", "torch"])
+def test_a_gradient_above_the_limit_moves_no_weight(one_rank, engine_of):
+    engine = engine_of(table())
+    steps(engine, 2, 0, 1)
+    before, rows = state_of(engine), rows_of_step(1)
+    for at in range(0, ROWS, 2):
+        engine.accumulate(collate(rows[at : at + 2]), 1, last=at + 2 >= ROWS)
+    norm = engine.step(1.0, norm_limit=1e-3)
+    assert norm > 1e-3
+    assert engine.norm_in_time
+    compare(state_of(engine), before, tolerance=0.0)
+    steps(engine, 2, 2, 3)
+    other = engine_of(table())
+    steps(other, 2, 0, 1)
+    steps(other, 2, 2, 3)
+    compare(state_of(engine), state_of(other), tolerance=0.0)
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("model", ["tied", "frozen", "lora"])
