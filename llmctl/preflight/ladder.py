@@ -10,6 +10,7 @@ from math import log2
 from llmctl.recipe.schema import TrainTable
 
 FEWEST_STEPS = 100  # the rules are for 20 N tokens, thousands of steps; a short stage would have a handful
+SMALLEST = 14_000_000  # of the ladder's models; for still smaller ones the rule would give rates that nothing was trained with
 PROPORTIONS = {
     "pretrain": (1.0, 1.0),
     "midtrain": (0.69, 0.5),
@@ -22,7 +23,7 @@ PROPORTIONS = {
 
 def peak_rate(parameters: int) -> float:
     """AdamW's peak rate for N parameters."""
-    return 0.0047 * (parameters / 108e6) ** (-1 / 3) / 2
+    return 0.0047 * (max(parameters, SMALLEST) / 108e6) ** (-1 / 3) / 2
 
 
 def batch_tokens(parameters: int) -> float:

@@ -20,6 +20,7 @@ def test_the_rules_at_the_size_they_were_fitted_at():
     assert peak_rate(108_000_000) == pytest.approx(0.00235)
     assert batch_tokens(108_000_000) == pytest.approx(327_680)
     assert peak_rate(8 * 108_000_000) == pytest.approx(0.00235 / 2)
+    assert peak_rate(1000) == peak_rate(14_000_000)
     assert batch_tokens(8 * 108_000_000) == pytest.approx(4 * 327_680)
 
 

@@ -50,6 +50,7 @@ mix = {{ code = 1.0 }}
 min_document_tokens = 600
 long_share = 0.5
 [sft]
+lr = 3e-4
 tokens = 2048
 seq_len = 128
 batch_tokens = 256
@@ -58,6 +59,7 @@ mix = {{ talk = 1.0 }}
 tokens = 2048
 seq_len = 128
 batch_tokens = 256
+lr = 3e-4
 rank = 2
 dropout = 0.1
 mix = {{ more = 1.0 }}
