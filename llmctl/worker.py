@@ -26,7 +26,19 @@ def main(job_file: Path, steps: int | None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except RuntimeError as error:
+        if not lost_a_peer(error):
+            raise
+        print(f"error: another rank is gone: {str(error).splitlines()[0]}", file=sys.stderr)
+        return EXIT_FAILED
     return 0
+
+
+def lost_a_peer(error: RuntimeError) -> bool:
+    """Whether a collective call failed since another rank has ended; that one's message is the one to read."""
+    from torch.distributed import DistBackendError
+
+    return isinstance(error, DistBackendError) or "gloo" in str(error) or "by peer" in str(error)
 
 
 def hand_on(event: events.Event) -> None:
