@@ -131,9 +131,9 @@ def test_told_to_stop_leaves_a_checkpoint_of_the_step_just_made(small_recipe, tm
 
 def test_time_that_is_up_stops_it_to_be_gone_on_with(tmp_path, text_folder):
     recipe, runs = tmp_path / "small.toml", tmp_path / "runs"
-    recipe.write_text(SMALL_RECIPE.format(texts=text_folder).replace("tokens = 5120", "tokens = 512000"))
+    recipe.write_text(SMALL_RECIPE.format(texts=text_folder).replace("tokens = 5120", "tokens = 1024000"))
     prepare(recipe, runs)
-    stopped = run_llmctl("pretrain", recipe, "--runs", runs, "--max-time", "12s")
+    stopped = run_llmctl("pretrain", recipe, "--runs", runs, "--max-time", "20s")
     assert stopped.returncode == 75, stopped.stderr
     assert "with a checkpoint of it; the same command goes on from there" in stopped.stderr
     folder = folder_of(runs)
