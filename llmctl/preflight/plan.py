@@ -19,10 +19,6 @@ class StagePlan:
     final_lr: float
     context: str
 
-    @property
-    def tokens(self) -> int | None:
-        return None if self.steps is None else self.shape.rows_before(self.steps) * self.shape.seq_len
-
     def line(self, steps: int) -> str:
         """One line for the reader, once the number of steps is known."""
         tokens, rows = self.shape.rows_before(steps) * self.shape.seq_len, f"{self.shape.rows} x {self.shape.seq_len:,}"

@@ -21,7 +21,7 @@ from llmctl.recipe.schema import AverageTable, LongContextTable, LoraTable, Reci
 from llmctl.runs.files import read_json
 from llmctl.stages.longctx import scaling_from
 from llmctl.stages.lora import adapter_of
-from llmctl.stages.session import launched
+from llmctl.stages.session import joined_ranks
 from llmctl.stages.shape import model_shape
 from llmctl.stages.tokenizer import external_origin
 from llmctl.stages.training import by_ladder
@@ -44,9 +44,7 @@ def measure_stage(file: Path, overrides: list[str], stage: str | None, steps: in
     """
     recipe = load_recipe(file, overrides, corpus=False)
     table = training_stage(recipe, stage)
-    joined, rank = launched()
-    if joined > 1 and ranks not in (None, joined):
-        raise UserError(f"a launcher started {joined} ranks; leave --gpus and --processes out")
+    joined, rank = joined_ranks(ranks)
     ranks = joined if joined > 1 else ranks or table.processes
     with tempfile.TemporaryDirectory(prefix="llmctl-bench-") as folder:
         job = job_of_random_rows(recipe, table, steps, ranks, Path(folder))

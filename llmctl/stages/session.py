@@ -55,9 +55,7 @@ class OpenRun:
             UserError: their batches cannot be shared by the ranks. Nothing is written then.
         """
         graph = build_graph(self.recipe)
-        joined, rank = launched()
-        if joined > 1 and ranks not in (None, joined):
-            raise UserError(f"a launcher started {joined} ranks; leave --gpus and --processes out")
+        joined, rank = joined_ranks(ranks)
         for node in needed_for(graph, targets):
             if isinstance(table := self.recipe.stages.get(node.name), TrainTable) and table.batch_tokens is not None:
                 check_shared(table, joined if joined > 1 else ranks or table.processes)
@@ -74,6 +72,18 @@ def launched() -> tuple[int, int]:
 
     adopt_slurm_environment()
     return launched_world_size(), launched_rank()
+
+
+def joined_ranks(wanted: int | None) -> tuple[int, int]:
+    """As `launched`.
+
+    Raises:
+        UserError: another number of ranks is wanted than a launcher started.
+    """
+    joined, rank = launched()
+    if joined > 1 and wanted not in (None, joined):
+        raise UserError(f"a launcher started {joined} ranks; leave --gpus and --processes out")
+    return joined, rank
 
 
 def open_run(recipe: Path | None, overrides: list[str], runs: Path | None, smoke: bool) -> OpenRun:

@@ -37,9 +37,10 @@ class Saver:
 
     def due(self, step: int) -> bool:
         """Whether the time has come, after `step` steps. Collective."""
-        by_time = _agreed(self.engine, time.monotonic() - self._last >= self.table.every_minutes * 60)
+        # Clocks differ, and a save is collective: the first rank whose time has come decides for all.
+        by_time = agreed_maximum(self.engine, int(time.monotonic() - self._last >= self.table.every_minutes * 60))
         by_step = self.table.every_steps is not None and step % self.table.every_steps == 0
-        return (by_time or by_step) and step < self.steps
+        return bool(by_time or by_step) and step < self.steps
 
     def time_for_one(self, stop: StopRequest) -> bool:
         """Whether a checkpoint can be whole before the process is killed, by the time that the last one took. Collective."""
@@ -125,12 +126,3 @@ class Saver:
         events.warn(
             f"a checkpoint could not be written ({full}); {left}. Training goes on, and the next one is tried in its time"
         )
-
-
-def _agreed(engine: Engine, mine: bool) -> bool:
-    """Rank 0's answer, on every rank: clocks differ, and a save is collective."""
-    if engine.world_size == 1:
-        return mine
-    answer = torch.tensor(int(mine))
-    torch.distributed.broadcast(answer, src=0)
-    return bool(answer)

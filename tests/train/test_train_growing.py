@@ -30,11 +30,10 @@ def grow_on_ranks(options: PretrainTable) -> State:
     return grow(deepspeed_engine(options, 1))
 
 
-@pytest.mark.parametrize("offload", [False, True])
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("zero_stage", "offload"), [(0, False), (1, False), (2, False), (3, False), (1, True), (2, True), (3, True)]
+)
 def test_a_batch_that_grows_is_that_of_plain_torch(one_rank, zero_stage, offload):
-    if offload and not zero_stage:
-        pytest.skip("stage 0 has nothing to offload")
     options = table(zero_stage=zero_stage, offload_optimizer=offload, lr=1e-3)
     compare(grow(deepspeed_engine(options, 2)), grow(torch_engine(table(lr=1e-3))))
 
