@@ -11,8 +11,9 @@ from pydantic import Field
 from llmctl.recipe.corpus_schema import TEXT_BUILTINS, CorpusTable
 from llmctl.recipe.execution_schema import SuiteName, TrackingTable
 from llmctl.recipe.fields import NAME, Place, Table, execution
+from llmctl.recipe.long_schema import LongContextTable, LongEvalTable
 from llmctl.recipe.model_schema import ModelTable
-from llmctl.recipe.quantities import Length, Size
+from llmctl.recipe.quantities import Size
 from llmctl.recipe.tokenizer_schema import TokenizerTable
 from llmctl.recipe.train_schema import ScheduleKind, StageTable, TrainTable
 
@@ -31,40 +32,6 @@ class MidtrainTable(TrainTable):
     carry_optimizer: bool = True
     target: str | None = None
     """Source whose held-out bits per byte the stage is to lower. Left out: the largest of the mix."""
-
-
-class RopeTable(Table):
-    """[longctx.rope]: how positions are scaled to the longer context."""
-
-    method: Literal["yarn", "linear", "none"] = "yarn"
-    """yarn (arXiv 2309.00071), linear position interpolation, or none."""
-    factor: float = Field(default=8.0, ge=1)
-    """New length over original length."""
-    original_length: Length | None = None
-    """Context that the positions were trained for. Left out: the parent's."""
-    beta_fast: float = 32.0
-    """Rotations in the original context above which a dimension is left as it is."""
-    beta_slow: float = 1.0
-    """Rotations below which a dimension is interpolated in full."""
-    layers: Literal["full", "all"] = "full"
-    """Scale full-attention layers alone, as Olmo 3, or all."""
-
-
-class LongContextTable(TrainTable):
-    """[longctx]: a longer context, on packed long documents beside the mix."""
-
-    schedule: ScheduleKind = "linear"
-    carry_optimizer: bool = True
-    packing: Literal["concat", "best_fit"] = "best_fit"
-    document_boundaries: bool = True
-    rope: RopeTable = RopeTable()
-    """How positions are scaled."""
-    min_document_tokens: Length = 8192
-    """Documents from this length on count as long."""
-    long_share: float = Field(default=0.34, ge=0, le=1)
-    """Share of the tokens from long documents; the rest is the mix. Olmo 3: 33.9 %."""
-    long_mix: list[str] = []
-    """Sources that long documents are taken from, each as far as it has them. Empty: those of the mix."""
 
 
 class ChatTable(TrainTable):
@@ -120,6 +87,8 @@ class EvalTable(Table):
     """Held-out long documents for the loss by position."""
     generations: int = Field(default=100, ge=1)
     """Held-out prompts that answers are generated for."""
+    long: LongEvalTable = LongEvalTable()
+    """What a longer context is measured by."""
 
 
 class Recipe(Table):

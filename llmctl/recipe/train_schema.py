@@ -124,6 +124,15 @@ class TrainTable(StageTable):
     """Keep optimizer states in the host's memory (ZeRO 1 to 3)."""
     activation_checkpointing: bool | Annotated[int, Field(ge=1)] = execution(False)
     """Recompute activations in the backward pass: less memory, about a third more time. A number: of every so many layers one."""
+    offload_activations: bool = execution(False)
+    """Keep what activation checkpointing keeps in the host's memory; needs activation_checkpointing."""
+    tiled_mlp: bool = execution(False)
+    """Compute the feed-forward layers in tiles of tokens, so that their inner activations are never there in whole."""
+    sequence_parallel: int = execution(1, ge=1)
+    """Ranks that share each row; every other number of ranks is a multiple of it."""
+    sequence_exchange: Literal["auto", "heads", "keys"] = execution("auto")
+    """What they exchange in attention. heads: DeepSpeed Ulysses (arXiv 2309.14509), each rank attends with some of the heads to
+    the whole row. keys: each rank gathers all keys and values, as Llama 3 does. auto: heads, where they can be shared out."""
     compile: Literal["auto"] | bool = execution("auto")
     """torch.compile of every layer. auto: on a GPU."""
     processes: int = execution(1, ge=1)

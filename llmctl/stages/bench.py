@@ -19,7 +19,7 @@ from llmctl.recipe.load import load_recipe
 from llmctl.recipe.presets import resolve_model
 from llmctl.recipe.schema import AverageTable, LongContextTable, LoraTable, Recipe, StageTable, TrainTable
 from llmctl.runs.files import read_json
-from llmctl.stages.longctx import scaling_from
+from llmctl.stages.context import scaling_from
 from llmctl.stages.lora import adapter_of
 from llmctl.stages.session import joined_ranks
 from llmctl.stages.shape import model_shape
