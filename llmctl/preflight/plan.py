@@ -41,8 +41,7 @@ def plan_stage(table: TrainTable, world_size: int = 1) -> StagePlan:
     check_shared(table, world_size)
     context = ""
     if isinstance(table, LongContextTable):
-        rope = table.rope
-        context = f", context {table.seq_len:,} by {rope.method} x {rope.factor:g} on {rope.layers} layers"
+        context = f", context {table.seq_len:,} by {table.rope.told} on {table.rope.layers} layers"
     final = 1.0 if table.schedule == "constant" else table.final_lr_fraction
     return StagePlan(
         table.name,

@@ -138,6 +138,9 @@ def check_mix(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
 
 
 def check_context(recipe: Recipe, stage: LongContextTable) -> Iterator[Problem]:
+    yield from check_long_documents(recipe, stage)
+    if (stage.rope.method == "base") != (stage.rope.theta is not None):
+        yield "rope.theta", 'method = "base" needs theta, the new base, and no other method has it'
     parents = [recipe.stages[name] for name in parents_of(stage, recipe)]
     for parent in parents:
         length = getattr(parent, "seq_len", None)
@@ -146,9 +149,23 @@ def check_context(recipe: Recipe, stage: LongContextTable) -> Iterator[Problem]:
         original = stage.rope.original_length or length
         if stage.seq_len < length:
             yield "seq_len", f"seq_len = {stage.seq_len:,} is shorter than the parent's {length:,}"
-        elif stage.rope.method != "none" and original * stage.rope.factor < stage.seq_len:
-            yield (
-                "rope.factor",
-                f"factor = {stage.rope.factor:g} x {original:,} tokens reaches {original * stage.rope.factor:,.0f}, "
-                f"and seq_len = {stage.seq_len:,} needs a factor of {stage.seq_len / original:g}",
-            )
+        elif stage.rope.method not in ("none", "base") and original * stage.rope.factor < stage.seq_len:
+            yield "rope.factor", stage.rope.too_short(original, stage.seq_len)
+
+
+def check_long_documents(recipe: Recipe, stage: LongContextTable) -> Iterator[Problem]:
+    for name in stage.long_mix:
+        if name not in recipe.text_sources + recipe.token_sources:
+            yield "long_mix", f"{name!r} is no source of text; there are {', '.join(recipe.text_sources) or 'none'}"
+    if any(part <= 0 for part in stage.buckets.values()):
+        yield "buckets", "the parts of the buckets must be positive; leave a bucket out that is to have none"
+    if max(stage.bucket_edges) > stage.seq_len:
+        yield "buckets", f"a bucket begins at {max(stage.bucket_edges):,} tokens, and a row has seq_len = {stage.seq_len:,}"
+    if stage.drop_most_compressible + stage.drop_least_compressible >= 1:
+        yield "drop_most_compressible", "drop_most_compressible and drop_least_compressible together leave no document"
+    synthetic = stage.synthetic.cwe_share + stage.synthetic.rex_share
+    if synthetic > stage.long_share + 1e-9:
+        yield (
+            "synthetic",
+            f"cwe_share + rex_share = {synthetic:g} is more than long_share = {stage.long_share:g}, which they are part of",
+        )

@@ -37,6 +37,20 @@ class RopeTable(Table):
     layers: Literal["full", "sliding", "all"] = "full"
     """Layers whose positions are scaled: those that see the whole context, as Olmo 3; those that see a window; or all."""
 
+    @property
+    def told(self) -> str:
+        """The method with its one number."""
+        if self.method == "base":
+            return f"a base of {self.theta or 0:,.0f}"
+        return "no scaling" if self.method == "none" else f"{self.method} x {self.factor:g}"
+
+    def too_short(self, original: int, length: int) -> str:
+        """What is wrong with a factor that does not reach."""
+        return (
+            f"factor = {self.factor:g} x {original:,} tokens reaches {original * self.factor:,.0f}, "
+            f"and seq_len = {length:,} needs a factor of {length / original:g}"
+        )
+
 
 class SyntheticTable(Table):
     """[longctx.synthetic]: long documents with tasks woven in that need what stands far apart, as Olmo 3 has them."""

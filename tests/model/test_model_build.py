@@ -1,7 +1,5 @@
 """New models, longer context, files, adapters."""
 
-import math
-
 import pytest
 import torch
 
@@ -9,10 +7,8 @@ from llmctl.errors import UserError
 from llmctl.model.build import ModelShape, build_model, count_parameters, layer_types
 from llmctl.model.load import load_model, save_model
 from llmctl.model.lora import add_adapter, largest_logit_difference, merge, save_adapter
-from llmctl.model.rope import RopeScaling, extend_context, yarn_inverse_frequencies
 
 SHAPE = ModelShape(64, 4, 4, 4, 16, 128, 32, 512, 64)
-YARN = RopeScaling("yarn", 8.0, 64)
 
 
 def test_layers_are_three_windows_to_one_full_and_the_last_is_full():
@@ -34,27 +30,6 @@ def test_olmo3_7b_has_its_published_size():
     with torch.device("meta"):
         model = build_model(ModelShape(4096, 32, 32, 32, 128, 11008, 4096, 100352, 8192), 1, "meta")
     assert count_parameters(model) / 1e9 == pytest.approx(7.30, abs=0.01)
-
-
-def test_yarn_scales_full_attention_layers_alone_and_by_the_formula(tmp_path, tokenizer):
-    model = build_model(SHAPE, 1)
-    plain = model.model.rotary_emb.sliding_attention_inv_freq.clone()
-    extend_context(model, YARN, 512)
-    expected = torch.tensor(yarn_inverse_frequencies(YARN, 16, 500_000.0))
-    save_model(model, tokenizer, tmp_path / "model")
-    for candidate in (model, load_model(str(tmp_path / "model"))):  # the exported config says the same
-        rotary = candidate.model.rotary_emb
-        torch.testing.assert_close(rotary.full_attention_inv_freq, expected)
-        assert torch.equal(rotary.sliding_attention_inv_freq, plain)
-        assert rotary.full_attention_attention_scaling == pytest.approx(0.1 * math.log(8) + 1)
-        assert candidate.config.max_position_embeddings == 512
-
-
-def test_a_factor_on_top_of_a_factor_is_refused():
-    model = build_model(SHAPE, 1)
-    extend_context(model, YARN, 512)
-    with pytest.raises(UserError, match="yarn x 8"):
-        extend_context(model, YARN, 4096)
 
 
 def test_saved_and_loaded_gives_the_same_logits(tmp_path, tokenizer):
