@@ -45,8 +45,7 @@ def _shrink_stage(stage: dict[str, Any]) -> None:
         stage.pop(key, None)
     stage["warmup_steps"] = min(2, _whole(stage.get("warmup_steps"), 0))
     stage["max_repetition"] = 1e6
-    if "min_document_tokens" in stage:
-        stage["min_document_tokens"] = length // 2
+    stage.pop("buckets", None)
     if isinstance(rope := stage.get("rope"), dict):
         # The shrunk lengths stand in another ratio; the parent's length is what the factor starts from.
         rope["factor"] = min(float(rope.get("factor", 8.0)), 8.0)

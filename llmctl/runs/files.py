@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 BLOCK = 1 << 20
 
@@ -21,14 +21,22 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
+@contextmanager
+def staged_file(final: Path) -> Iterator[IO[bytes]]:
+    """A file to write into that becomes `final`, whole and synced, when the block ends without an error."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = final.with_name(f".{final.name}.tmp-{os.getpid()}")
+    with aside.open("wb") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
-    os.replace(aside, path)
-    sync(path.parent)
+    os.replace(aside, final)
+    sync(final.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    with staged_file(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

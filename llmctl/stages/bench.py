@@ -6,7 +6,7 @@ ones of the shape that the stage would start from.
 """
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def job_of_random_rows(recipe: Recipe, table: TrainTable, steps: int, ranks: int
         steps=steps,
         table=table.model_dump(mode="json", by_alias=True) | {"max_repetition": NO_LIMIT},
         tokenizer="",  # no text becomes ids, and no model is left
-        parts=parts_of(table, str(folder / "shards"), int(lengths.max())),
+        parts=parts_of(table, folder / "shards", lengths),
         lora=adapter_of(table) if isinstance(table, LoraTable) else None,
         seed=recipe.seed if table.seed is None else table.seed,
         deepspeed=recipe.deepspeed,
@@ -88,16 +88,22 @@ def job_of_random_rows(recipe: Recipe, table: TrainTable, steps: int, ranks: int
     )
 
 
-def parts_of(table: TrainTable, shards: str, longest: int) -> list[Any]:
+def parts_of(table: TrainTable, shards: Path, lengths: np.ndarray) -> list[Any]:
     """As the stage would have them: whole documents fitted into rows where it has conversations or long documents."""
     from llmctl.train.job import DataPart
 
     if table.kind in ("pretrain", "midtrain"):
-        return [DataPart("random", shards, 1.0, table.packing)]
-    if not isinstance(table, LongContextTable) or not table.long_share or longest < table.min_document_tokens:
-        return [DataPart("random", shards, 1.0, "best_fit")]
-    long = DataPart("random", shards, table.long_share, "best_fit", table.min_document_tokens)
-    return [long, DataPart("random", shards, 1 - table.long_share, "best_fit")][: 2 if table.long_share < 1 else 1]
+        return [DataPart("random", str(shards), 1.0, table.packing)]
+    every = DataPart("random", str(shards), 1.0, "best_fit")
+    if not isinstance(table, LongContextTable):
+        return [every]
+    long = np.flatnonzero(lengths >= table.bucket_edges[0])
+    if not table.long_share or not len(long):
+        return [every]
+    file = shards / "long.npy"
+    np.save(file, long)
+    parts = [replace(every, share=table.long_share, documents=str(file), truncate=True, label="long")]
+    return parts + ([replace(every, share=1 - table.long_share)] if table.long_share < 1 else [])
 
 
 def write_random_shards(folder: Path, vocabulary: int, tokens: int, longest: int) -> np.ndarray:

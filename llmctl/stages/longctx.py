@@ -4,42 +4,24 @@ from dataclasses import asdict
 from typing import Any
 
 from llmctl import events
-from llmctl.stages.context import scaling, table_of
+from llmctl.stages.context import scaling, table_of, told_context
+from llmctl.stages.long_documents import long_parts
 from llmctl.stages.long_proof import report
 from llmctl.stages.training import Specialty, Stage
 
 
 def data(stage: Stage) -> list[Any]:
-    """Long documents of every source of the mix make `long_share` of the tokens; the mix as it is makes the rest."""
-    from llmctl.tokens.shards import TokenShards
+    """Long documents make `long_share` of the tokens, natural ones and those with tasks woven in; the mix makes the rest."""
     from llmctl.train.job import DataPart
 
+    events.say(told_context(stage))
     table = table_of(stage)
-    available = {}
-    for source in table.long_mix or table.mix:
-        lengths = TokenShards(stage.shards(source)).lengths
-        available[source] = int(lengths[lengths >= table.min_document_tokens].sum())
-        count = int((lengths >= table.min_document_tokens).sum())
-        events.say(
-            f"{source}: {count:,} documents of {table.min_document_tokens:,} tokens and more, {available[source]:,} tokens"
-        )
-    total = sum(available.values())
-    parts = [
-        DataPart(
-            source,
-            str(stage.shards(source)),
-            table.long_share * tokens / total,
-            "best_fit",
-            table.min_document_tokens,
-        )
-        for source, tokens in available.items()
-        if tokens
-    ]
-    short = (1 - table.long_share) if parts else 1.0
-    parts += [
+    natural = table.long_share
+    parts = long_parts(stage, natural) if natural > 0 else []
+    short = 1 - table.long_share
+    return parts + [
         DataPart(source, str(stage.shards(source)), short * share, "best_fit") for source, share in table.mix.items() if short
     ]
-    return parts
 
 
 def additions(stage: Stage) -> dict[str, Any]:

@@ -84,12 +84,26 @@ class ConcatRows:
 
 
 class PackedRows:
-    """Whole documents fitted into rows, the rest padded. Attention, positions and labels stop at boundaries."""
+    """Whole documents fitted into rows, the rest padded. Attention, positions and labels stop at boundaries.
 
-    def __init__(self, shards: TokenShards, seq_len: int, min_tokens: int = 0, pad_id: int = 0) -> None:
+    `documents` are the numbers of those that are taken, as often as they are named; None: all. One that is longer than a row is
+    cut into pieces, or with `truncate` ends with the row.
+    """
+
+    def __init__(
+        self,
+        shards: TokenShards,
+        seq_len: int,
+        documents: np.ndarray | None = None,
+        truncate: bool = False,
+        pad_id: int = 0,
+    ) -> None:
         self.shards, self.seq_len, self.pad_id = shards, seq_len, pad_id
-        self._documents = np.flatnonzero(shards.lengths >= max(2, min_tokens))
+        chosen = np.arange(shards.documents) if documents is None else documents
+        self._documents = chosen[shards.lengths[chosen] >= 2]
         lengths = shards.lengths[self._documents]
+        if truncate:
+            lengths = np.minimum(lengths, seq_len)
         self.documents, self.tokens = len(lengths), int(lengths.sum())
         self._rows = best_fit(lengths, seq_len)
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from llmctl.errors import UserError
 from llmctl.recipe.schema import TrainTable
 from llmctl.tokens.batch import Batch, collate
@@ -16,7 +18,8 @@ def rows_of(part: DataPart, table: TrainTable) -> ConcatRows | PackedRows:
     """The rows that a part's shards are cut or packed into."""
     shards = TokenShards(Path(part.shards))
     if part.packing == "best_fit":
-        return PackedRows(shards, table.seq_len, min_tokens=part.minimum_tokens)
+        documents = None if part.documents is None else np.load(part.documents)
+        return PackedRows(shards, table.seq_len, documents, part.truncate)
     return ConcatRows(shards, table.seq_len, document_boundaries=table.document_boundaries)
 
 

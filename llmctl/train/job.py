@@ -18,12 +18,16 @@ class DataPart:
     shards: str
     share: float
     packing: Literal["concat", "best_fit"] = "concat"
-    minimum_tokens: int = 0
-    """Documents shorter than this are left out (best_fit alone)."""
+    documents: str | None = None
+    """File of the documents' numbers that are taken, some of them perhaps twice (best_fit alone). None: all, once."""
+    truncate: bool = False
+    """Whether a document longer than a row ends with the row; else it is cut into pieces."""
+    label: str = ""
+    """What tells the part from others of its source."""
 
     @property
     def name(self) -> str:
-        return f"{self.source} (long)" if self.minimum_tokens else self.source
+        return f"{self.source}, {self.label}" if self.label else self.source
 
 
 @dataclass(frozen=True, slots=True)

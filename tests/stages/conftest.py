@@ -47,7 +47,8 @@ seq_len = 512
 batch_tokens = 1024
 optimizer = "muon"
 mix = {{ code = 1.0 }}
-min_document_tokens = 600
+buckets = {{ 400 = 1 }}
+too_long = "fragment"
 long_share = 0.5
 [sft]
 lr = 3e-4

@@ -38,7 +38,6 @@ mix = { code = 1.0 }
 tokens = 5120
 seq_len = 512
 batch_tokens = 1024
-min_document_tokens = 256
 long_share = 0.5
 mix = { code = 1.0 }
 [lora]
@@ -80,10 +79,10 @@ def test_document_boundaries_are_those_of_the_stage(job_of):
 
 def test_longctx_has_long_documents_in_its_share_and_scaled_positions(job_of):
     job = job_of("longctx")
-    assert [(part.share, part.packing, part.minimum_tokens) for part in job.parts] == [
-        (0.5, "best_fit", 256),
-        (0.5, "best_fit", 0),
-    ]
+    assert [(part.share, part.packing, part.label) for part in job.parts] == [(0.5, "best_fit", "long"), (0.5, "best_fit", "")]
+    long, every = TrainingRows(job).sources
+    assert long.documents < every.documents
+    assert min(length for row in range(len(long)) for _, _, length in long.pieces(row)) >= 64  # an eighth of a row
     assert (job.shape["max_length"], job.rope["original_length"], job.rope["method"]) == (64, 64, "yarn")
     model: Any = assemble_model(job)
     assert model.config.max_position_embeddings == 512

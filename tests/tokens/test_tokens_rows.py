@@ -78,9 +78,14 @@ def test_packed_rows_mask_prompts_and_padding(tmp_path):
     assert sorted(seen) == [0, 1, 2, 3]
 
 
-def test_short_documents_are_left_out_on_demand(tmp_path):
-    rows = PackedRows(make_shards(tmp_path / "s", DOCUMENTS), 10, min_tokens=4)
-    assert sum(rows.supervised(i) for i in range(len(rows))) == (4 - 1) + (6 - 1)
+def test_documents_are_taken_as_often_as_they_are_named_and_end_with_the_row_on_demand(tmp_path):
+    shards = make_shards(tmp_path / "s", DOCUMENTS)
+    longest = int(np.argmax(shards.lengths))
+    rows = PackedRows(shards, 4, np.array([longest, longest]))
+    assert sorted(length for row in range(len(rows)) for _, _, length in rows.pieces(row)) == [2, 2, 4, 4]
+    rows = PackedRows(shards, 4, np.array([longest, longest]), truncate=True)
+    assert [rows.pieces(row) for row in range(len(rows))] == [[(longest, 0, 4)]] * 2
+    assert (rows.documents, rows.tokens, rows.padding) == (2, 8, 0.0)
 
 
 def test_collate_restarts_positions_and_counts_boundaries(tmp_path):

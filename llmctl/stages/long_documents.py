@@ -1,0 +1,175 @@
+"""The long documents of a long-context stage: sorted by length, filtered by how far gzip compresses them, drawn by bucket."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from llmctl import events
+from llmctl.errors import UserError
+from llmctl.recipe.schema import LongContextTable
+from llmctl.runs.files import staged_file
+from llmctl.stages.context import table_of
+from llmctl.stages.training import Stage
+from llmctl.tokens.buckets import Bucket, buckets_of, compressed_sizes, draw, powers_of_two, short, within
+from llmctl.tokens.shards import TokenShards
+
+Pools = dict[str, list[Bucket]]
+"""The buckets of every source, all in one order."""
+
+
+def long_parts(stage: Stage, share: float) -> list[Any]:
+    """The `DataPart`s that make `share` of the stage's tokens from natural long documents, one for each source that has any.
+
+    Raises:
+        UserError: no document is long enough, or those of a bucket would be repeated more often than allowed.
+    """
+    from llmctl.train.job import DataPart
+
+    table = table_of(stage)
+    found = {source: in_buckets(table, TokenShards(stage.shards(source))) for source in table.long_mix or table.mix}
+    kept = {source: [filtered(stage, source, bucket) for bucket in buckets] for source, buckets in found.items()}
+    require_long(stage, found, kept)
+    wanted = tokens_wanted(table, kept, share)
+    drawn = {source: drawn_from(stage, source, kept[source], wanted[source]) for source in kept}
+    show(stage, found, kept, drawn)
+    parts, total = [], sum(map(sum, wanted.values()))
+    for source, documents in drawn.items():
+        if sum(map(len, documents)):
+            file = stage.folder / "data" / "long" / f"{source}.npy"
+            save(file, np.concatenate(documents))
+            truncate = table.too_long == "truncate"
+            of_it = share * sum(wanted[source]) / total
+            parts.append(DataPart(source, str(stage.shards(source)), of_it, "best_fit", str(file), truncate, "long"))
+    return parts
+
+
+def in_buckets(table: LongContextTable, shards: TokenShards) -> list[Bucket]:
+    """The buckets of the stage, without the documents that are too long for it where these are dropped."""
+    buckets = buckets_of(shards.lengths, table.bucket_edges)
+    if table.too_long == "drop":
+        buckets = [bucket.only(bucket.lengths <= table.seq_len) for bucket in buckets]
+    return buckets
+
+
+def require_long(stage: Stage, found: Pools, kept: Pools) -> None:
+    """Raises:
+    UserError: a bucket that the stage is to draw from has no document. Says how long those are that there are.
+    """
+    table = table_of(stage)
+    empty = [n for n, buckets in enumerate(zip(*kept.values(), strict=True)) if not sum(b.tokens for b in buckets)]
+    if (not table.buckets and len(empty) < len(table.bucket_edges)) or not empty:
+        return
+    edge = table.bucket_edges[empty[0]]
+    there = []
+    for source in found:
+        counts = [f"{b.name} {len(b.documents):,}" for b in powers_of_two(TokenShards(stage.shards(source)).lengths, 64)]
+        there.append(f"{source} has {', '.join(counts) or 'none of 64 tokens and more'}")
+    filtered_out = sum(len(buckets[empty[0]].documents) for buckets in found.values())
+    why = f", {filtered_out} were left out for their compressibility" if filtered_out else ""
+    raise UserError(
+        f"[{stage.name}] no document of {edge:,} tokens and more is there for the bucket {short(edge)}{why}. "
+        f"Documents by their tokens: {'; '.join(there)}. Name sources of longer documents in long_mix, set buckets to lengths "
+        "that there are, or long_share = 0"
+    )
+
+
+def filtered(stage: Stage, source: str, bucket: Bucket) -> Bucket:
+    """Without the documents that gzip compresses most and least (Olmo 3: 20 % each)."""
+    table = table_of(stage)
+    most, least = table.drop_most_compressible, table.drop_least_compressible
+    if not len(bucket.documents) or not most + least:
+        return bucket
+    file = stage.folder / "data" / "long" / f"{source}-{bucket.low}-gzip.npy"
+    if not file.exists():
+        save(file, compressibility(stage, source, bucket))
+    return bucket.only(within(np.load(file), most, least))
+
+
+def compressibility(stage: Stage, source: str, bucket: Bucket) -> np.ndarray:
+    """[documents] float64: compressed bytes for a byte."""
+    what, total = f"compressing {source} {bucket.name}", len(bucket.documents)
+    texts = texts_of(stage, source, bucket.documents)
+    return compressed_sizes(texts, os.cpu_count() or 1, lambda done: events.progress(what, done, total, "documents"))
+
+
+def texts_of(stage: Stage, source: str, documents: np.ndarray) -> Iterator[str]:
+    """The text of documents, read back from their token ids."""
+    from llmctl.tokens.tokenizer import load_tokenizer
+
+    tokenizer, shards = load_tokenizer(str(stage.tokenizer)), TokenShards(stage.shards(source))
+    for document in documents.tolist():
+        first, end = int(shards.offsets[document]), int(shards.offsets[document + 1])
+        yield tokenizer.decode(np.asarray(shards.stream[first:end]), skip_special_tokens=True)
+
+
+def tokens_wanted(table: LongContextTable, kept: Pools, share: float) -> dict[str, list[float]]:
+    """Tokens that are to be drawn from each bucket of each source.
+
+    The buckets share them as the recipe says, or as they have them; the sources of a bucket as they have them. Of a stage that is
+    measured in passes, every document is drawn once at least.
+    """
+    there = {source: [float(np.minimum(b.lengths, table.seq_len).sum()) for b in buckets] for source, buckets in kept.items()}
+    if table.too_long == "fragment":
+        there = {source: [float(bucket.tokens) for bucket in buckets] for source, buckets in kept.items()}
+    of_bucket = [sum(sizes) for sizes in zip(*there.values(), strict=True)]
+    asked = [table.buckets[edge] for edge in table.bucket_edges] if table.buckets else of_bucket
+    if table.tokens is not None:
+        total = table.tokens * share
+    else:
+        total = max(size / part for size, part in zip(of_bucket, asked, strict=True) if part) * sum(asked)
+    wanted = [total * part / sum(asked) for part in asked]
+    return {
+        source: [want * size / whole if whole else 0.0 for want, size, whole in zip(wanted, sizes, of_bucket, strict=True)]
+        for source, sizes in there.items()
+    }
+
+
+def drawn_from(stage: Stage, source: str, buckets: list[Bucket], wanted: list[float]) -> list[np.ndarray]:
+    """Numbers of the documents that are drawn from each bucket.
+
+    Raises:
+        UserError: they would be repeated more often than `max_repetition` allows.
+    """
+    table, found = table_of(stage), []
+    capacity = table.seq_len if table.too_long == "truncate" else 2**62
+    for bucket, tokens in zip(buckets, wanted, strict=True):
+        there, most = int(np.minimum(bucket.lengths, capacity).sum()), table.most_repetitions(source)
+        if tokens > most * there:
+            raise UserError(
+                f"[{stage.name}] {source} has {there:,} tokens in documents of {bucket.name}, and the stage wants {tokens:,.0f}, "
+                f"{tokens / max(1, there):.1f} times as many (max_repetition = {most:g}); give the bucket a smaller part, "
+                "the stage a smaller long_share or fewer tokens, or name more sources in long_mix"
+            )
+        seed = int.from_bytes(f"{stage.recipe.seed}/{source}/{bucket.low}".encode(), "big")
+        found.append(draw(bucket, tokens, capacity, seed))
+    return found
+
+
+def show(stage: Stage, found: Pools, kept: Pools, drawn: dict[str, list[np.ndarray]]) -> None:
+    """The buckets as a paper shows them: what there is, what the filter leaves, what is drawn."""
+    table, lines = table_of(stage), []
+    for source, buckets in found.items():
+        lengths = TokenShards(stage.shards(source)).lengths
+        for bucket, left, chosen in zip(buckets, kept[source], drawn[source], strict=True):
+            counted = lengths[chosen] if table.too_long == "fragment" else np.minimum(lengths[chosen], table.seq_len)
+            lines.append(
+                (
+                    source,
+                    bucket.name,
+                    f"{len(bucket.documents):,}",
+                    f"{bucket.tokens:,}",
+                    f"{len(left.documents):,}",
+                    f"{len(chosen):,}",
+                    f"{int(counted.sum()):,}",
+                    f"{len(chosen) / max(1, len(left.documents)):.2f}",
+                )
+            )
+    columns = ("source", "tokens each", "documents", "tokens", "after gzip", "drawn", "drawn tokens", "passes")
+    events.emit(events.Table(f"{stage.name}: long documents by length", columns, tuple(lines)))
+
+
+def save(file: Any, values: np.ndarray) -> None:
+    with staged_file(file) as out:
+        np.save(out, values)
