@@ -12,7 +12,7 @@ from llmctl.recipe.schema import LongContextTable
 from llmctl.runs.files import staged_file
 from llmctl.stages.context import table_of
 from llmctl.stages.training import Stage
-from llmctl.tokens.buckets import Bucket, buckets_of, compressed_sizes, draw, powers_of_two, short, within
+from llmctl.tokens.buckets import Bucket, buckets_of, compressed_sizes, draw, powers_of_two, within
 from llmctl.tokens.shards import TokenShards
 
 Pools = dict[str, list[Bucket]]
@@ -61,15 +61,14 @@ def require_long(stage: Stage, found: Pools, kept: Pools) -> None:
     empty = [n for n, buckets in enumerate(zip(*kept.values(), strict=True)) if not sum(b.tokens for b in buckets)]
     if (not table.buckets and len(empty) < len(table.bucket_edges)) or not empty:
         return
-    edge = table.bucket_edges[empty[0]]
-    there = []
+    bucket, there = next(iter(found.values()))[empty[0]], []
     for source in found:
         counts = [f"{b.name} {len(b.documents):,}" for b in powers_of_two(TokenShards(stage.shards(source)).lengths, 64)]
         there.append(f"{source} has {', '.join(counts) or 'none of 64 tokens and more'}")
     filtered_out = sum(len(buckets[empty[0]].documents) for buckets in found.values())
     why = f", {filtered_out} were left out for their compressibility" if filtered_out else ""
     raise UserError(
-        f"[{stage.name}] no document of {edge:,} tokens and more is there for the bucket {short(edge)}{why}. "
+        f"[{stage.name}] no document of {bucket.name} tokens is there{why}. "
         f"Documents by their tokens: {'; '.join(there)}. Name sources of longer documents in long_mix, set buckets to lengths "
         "that there are, or long_share = 0"
     )
