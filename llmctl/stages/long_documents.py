@@ -93,13 +93,14 @@ def compressibility(stage: Stage, source: str, bucket: Bucket) -> np.ndarray:
     return compressed_sizes(texts, os.cpu_count() or 1, lambda done: events.progress(what, done, total, "documents"))
 
 
-def texts_of(stage: Stage, source: str, documents: np.ndarray) -> Iterator[str]:
-    """The text of documents, read back from their token ids."""
+def texts_of(stage: Stage, source: str, documents: np.ndarray, most: int | None = None) -> Iterator[str]:
+    """The text of documents, of each the first `most` tokens, read back from their ids."""
     from llmctl.tokens.tokenizer import load_tokenizer
 
     tokenizer, shards = load_tokenizer(str(stage.tokenizer)), TokenShards(stage.shards(source))
     for document in documents.tolist():
         first, end = int(shards.offsets[document]), int(shards.offsets[document + 1])
+        end = end if most is None else min(end, first + most)
         yield tokenizer.decode(np.asarray(shards.stream[first:end]), skip_special_tokens=True)
 
 

@@ -10,6 +10,7 @@ from llmctl import events
 from llmctl.stages.context import scaling, table_of, told_context
 from llmctl.stages.long_documents import long_parts
 from llmctl.stages.long_proof import report
+from llmctl.stages.long_synthetic import synthetic_parts
 from llmctl.stages.training import Specialty, Stage
 
 MOST_PACKED = 100_000  # documents that the table of packings is made for
@@ -21,8 +22,8 @@ def data(stage: Stage) -> list[Any]:
 
     events.say(told_context(stage))
     table = table_of(stage)
-    natural = table.long_share
-    parts = long_parts(stage, natural) if natural > 0 else []
+    natural = table.long_share - table.synthetic.cwe_share - table.synthetic.rex_share
+    parts = [*(long_parts(stage, natural) if natural > 1e-9 else []), *synthetic_parts(stage)]
     short = 1 - table.long_share
     parts += [
         DataPart(source, str(stage.shards(source)), short * share, "best_fit") for source, share in table.mix.items() if short
