@@ -195,6 +195,11 @@ def test_a_phrase_of_one_section_or_across_a_stop_word_is_none():
     assert [phrase.text for phrase in shared_phrases(pieces, random.Random(1))] == ["blue whale"]
 
 
+def test_of_equal_phrases_the_longest_is_taken():
+    pieces = ["Many ancient stone lighthouse towers fell.", "Some ancient stone lighthouse towers stand."]
+    assert [phrase.text for phrase in shared_phrases(pieces, random.Random(1))] == ["ancient stone lighthouse towers"]
+
+
 def test_texts_stand_behind_their_last_section():
     source = document(30)
     task = RewritingTask(source, 1)

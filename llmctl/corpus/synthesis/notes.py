@@ -48,8 +48,8 @@ def simple(facts: Facts, draw: random.Random) -> str:
 def cards(facts: Facts, draw: random.Random) -> str:
     asks = draw.choice(("Fill the gap:", "Which words are missing?", "Complete the sentence:"))
     made = [f"Front: {asks} {facts.gapped(sentence)}\nBack: The gap is for: {facts.phrase}." for sentence in facts.named]
-    rest = [sentence for sentence in facts.sentences if sentence not in facts.named]
-    made += [f'Front: What else stands beside "{facts.phrase}" in the text?\nBack: {sentence}' for sentence in rest[:3]]
+    rest = [sentence for sentence in facts.sentences if sentence not in facts.named and len(sentence.split()) >= 8]
+    made += [f"Front: How does this sentence go on? {_first_half(sentence)} ...\nBack: {sentence}" for sentence in rest]
     heading = f"Flash cards on {facts.phrase}"
     return "\n\n".join((heading, *made, f"That makes {len(made)} {'cards' if len(made) > 1 else 'card'}."))
 
@@ -107,6 +107,11 @@ def entry(facts: Facts, draw: random.Random) -> str:
         f'See also: the other places that speak of "{facts.phrase}".',
     ]
     return "\n\n".join(sections)
+
+
+def _first_half(sentence: str) -> str:
+    words = sentence.split()
+    return " ".join(words[: len(words) // 2])
 
 
 NOTES: dict[str, Form] = {

@@ -39,7 +39,8 @@ def shared_phrases(pieces: list[str], draw: random.Random) -> list[Phrase]:
             if frequency[key] > 1:
                 totals[key] += value
     top: list[str] = []
-    for key, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0])):
+    # Of equals the longer: "single-line strings" rather than its parts, where they never stand alone.
+    for key, _ in sorted(totals.items(), key=lambda item: (-round(item[1], 9), -item[0].count(" "), item[0])):
         if not any(f" {key} " in f" {other} " or f" {other} " in f" {key} " for other in top):
             top.append(key)
         if len(top) == TOP:
