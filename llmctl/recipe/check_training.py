@@ -169,3 +169,5 @@ def check_long_documents(recipe: Recipe, stage: LongContextTable) -> Iterator[Pr
             "synthetic",
             f"cwe_share + rex_share = {synthetic:g} is more than long_share = {stage.long_share:g}, which they are part of",
         )
+    if synthetic and stage.synthetic.generator.startswith(("http://", "https://")) and stage.synthetic.model is None:
+        yield "synthetic.model", f"generator = {stage.synthetic.generator!r} is an endpoint; name the model that it is asked for"

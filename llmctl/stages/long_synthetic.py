@@ -5,7 +5,6 @@ They are written in parts, so that a stage that was stopped goes on with the par
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +120,7 @@ def write_parts(stage: Stage, kind: Any, source: str, numbers: np.ndarray, most:
                     write(document)
                     done = whole.documents_out + tally.documents_out
                     events.progress(f"weaving {kind} into {source}", min(done, most), most, "documents")
-            write_json(told, asdict(tally))
+            write_json(told, vars(tally))
         values = read_json(told)
         add(whole, Tally(**values | {key: Counter(values[key]) for key in ("dropped", "left_out")}))
     whole.show(f"{stage.name}: {kind} woven into {source}")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import run_llmctl
 
+from llmctl.corpus.documents import Document, read_rows_of
 from llmctl.tokens.shards import TokenShards
 from llmctl.train.data import TrainingRows
 from llmctl.train.job import TrainJob
@@ -97,6 +98,42 @@ def test_buckets_share_the_long_tokens_as_the_recipe_says(mixed, tmp_path):
     rows = TrainingRows(TrainJob.read(next((tmp_path / "mixed" / "tiny").glob("longctx-*/job.json"))))
     whole = [length for row in range(len(rows.sources[0])) for _, start, length in rows.sources[0].pieces(row) if start == 0]
     assert len(whole) == len(documents)
+
+
+def test_tasks_are_woven_into_long_documents(again):
+    keys = [
+        "synthetic.cwe_share=0.2",
+        "synthetic.rex_share=0.1",
+        "synthetic.min_document_tokens=2048",
+        "synthetic.max_documents=3",
+    ]
+    ran, folder = again(*keys, "seq_len=4096", "batch_tokens=4096", "tokens=8192", "buckets={ 4k = 1 }", "rope.factor=64")
+    assert ran.returncode == 0, ran.stderr
+    job = job_of(folder)
+    shares = {part["label"]: part["share"] for part in job["parts"]}
+    assert shares == pytest.approx({"long": 0.2, "cwe": 0.2, "rex": 0.1, "": 0.5})
+    for part in job["parts"][1:3]:
+        shards = Path(part["shards"])
+        told = json.loads((shards.parent / "part-00000.json").read_text())
+        assert told["documents_out"] == TokenShards(shards).documents <= 3
+        assert told["kept"] > 2
+        texts = [Document(**row).text for row in read_rows_of(shards.parent / "part-00000.jsonl.zst")]
+        assert (part["label"] == "cwe") == all("\nQuestion: " in text and "\nAnswer: " in text for text in texts)
+        assert f"longctx: {part['label']} woven into code" in ran.stdout
+
+
+def test_a_generator_that_does_not_answer(again):
+    keys = ["synthetic.cwe_share=0.2", "synthetic.generator=http://127.0.0.1:9/v1", "synthetic.min_document_tokens=256"]
+    ran, _ = again(*keys)
+    assert ran.returncode == 2
+    assert "name the model that it is asked for" in ran.stderr
+    ran, _ = again(*keys, "synthetic.model=any")
+    assert ran.returncode in (1, 2)
+    assert "127.0.0.1:9" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    ran, _ = again("synthetic.cwe_share=0.2", "synthetic.generator=nowhere/at/all", "synthetic.min_document_tokens=256")
+    assert ran.returncode == 2
+    assert "nowhere/at/all" in ran.stderr
 
 
 def test_no_document_that_is_long_enough(mixed, tmp_path):
