@@ -47,8 +47,8 @@ def values_of(plan: Any) -> dict[str, Any]:
 def machines_of(plan: Any) -> str:
     ranks = sorted({machine.ranks for machine in plan.machines})
     machine = plan.machines[0]
-    on = "of the memory of " if not machine.on_gpu else "on "
-    return f"{' or '.join(map(str, ranks))} rank{'s' if ranks != [1] else ''} {on}{machine.name}, {gib(machine.memory)} GiB each"
+    count = f"{' or '.join(map(str, ranks))} rank{'s' if ranks != [1] else ''}"
+    return f"{count} {'on' if machine.on_gpu else 'of'} {machine.name}, {gib(machine.memory)} GiB each"
 
 
 def gib(count: float) -> str:

@@ -71,7 +71,7 @@ def told_ahead(decoder: Decoder, stage: PretrainTable, rows: int) -> int:
 )
 def test_activations_are_those_that_autograd_keeps(way, rows, length, changed, keys):
     stage, model = table(seq_len=length, **keys, **WAYS[way]), build_model(replace(SHAPE, **changed), seed=1)
-    assert told_ahead(decoder_of(model), stage, rows) == pytest.approx(kept_by_autograd(model, stage, rows), rel=0.1)
+    assert told_ahead(decoder_of(model), stage, rows) == pytest.approx(kept_by_autograd(model, stage, rows), rel=0.05)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -90,7 +90,7 @@ def test_an_adapter_lets_norms_keep_less(way):
     whole = told_ahead(decoder_of(model), stage, 2)
     adapted = add_adapter(model, rank=4, alpha=8.0, dropout=0.0, targets="all_linear", seed=1)
     measured = kept_by_autograd(adapted, stage, 2)
-    assert told_ahead(decoder_of(adapted), stage, 2) == pytest.approx(measured, rel=0.1)
+    assert told_ahead(decoder_of(adapted), stage, 2) == pytest.approx(measured, rel=0.05)
     assert measured < whole
 
 
