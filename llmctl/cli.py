@@ -147,6 +147,33 @@ def bench(
 
 
 @app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="Ranks, one a GPU; they need not be here.", show_default="the recipe's")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="GPU by its name, as h100.", show_default="this machine")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of a GPU instead, as 80GB.")] = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """What every stage needs and which context fits, before anything is spent. Exit code 1: a stage does not fit.
+
+    Example: llmctl plan recipes/olmo3_7b.toml --gpus 8 --gpu h100
+    """
+    from llmctl.stages.planning import plan_recipe
+    from llmctl.views.bench import told_on_stderr
+    from llmctl.views.plan import show_plan
+
+    with readable_errors():
+        with told_on_stderr():
+            found = plan_recipe(recipe, set_ or [], gpus, gpu, memory)
+        show_plan(found, json)
+        if not found.fits:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
 def average(
     checkpoints: Annotated[list[str], typer.Argument(help="As for eval; also the models a stage keeps.", show_default=False)],
     weights: Annotated[str | None, typer.Option(metavar="NUMBERS", help="One for each, as 1,2,3.", show_default="equal")] = None,

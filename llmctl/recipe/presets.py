@@ -8,6 +8,7 @@ from typing import Any
 from llmctl.recipe.schema import ModelTable
 
 WINDOW = 4096
+VOCABULARY = 100_352
 COLUMNS = ("hidden_size", "layers", "heads", "kv_heads", "head_size", "ffn_size")
 SHAPES: dict[str, tuple[int, ...]] = {
     "olmo3_14m": (128, 4, 8, 8, 16, 512),

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from llmctl.errors import StageFailed
+from llmctl.preflight.memory import state_bytes
 from llmctl.recipe.schema import TrainTable
 
 CPU_FAILURE = "DefaultCPUAllocator"  # in the text of torch's RuntimeError; there is no class of its own for a CPU
@@ -39,28 +40,13 @@ def _asked(error: BaseException) -> str:
 
 
 def told(error: OutOfMemory, table: TrainTable, micro_batch: int | None, parameters: int, trained: int, ranks: int) -> str:
-    """The message for the reader: the part, what the state of `parameters` weights takes of a rank, and what helps.
-
-    Bytes per weight by the ZeRO paper (arXiv 1910.02054): weight and gradient, fp32 master and two moments.
-    """
+    """The message for the reader: the part, what the state of `parameters` weights takes of a rank, and what helps."""
     state = state_bytes(table, parameters, trained, ranks)
     held = f"micro_batch = {micro_batch} rows of {table.seq_len:,} tokens" if micro_batch else "one row"
     return (
         f"{error}\nWeights, gradients and optimizer take {state / 2**30:.2f} GiB of each of {ranks} ranks; the rest is "
         f"for {held}. What helps, in this order: {'; '.join(remedies(table, micro_batch, ranks))}"
     )
-
-
-def state_bytes(table: TrainTable, parameters: int, trained: int, ranks: int) -> float:
-    """Bytes of weights, gradients and optimizer on a rank; at stage 0 fp32, above 2-byte weights beside sharded masters."""
-    stage = table.zero_stage
-    moments = 4 * trained * (1 if table.optimizer == "muon" else 2) + (4 * trained if table.ema_decay is not None else 0)
-    if stage == 0:
-        return 4 * parameters + 4 * trained + moments
-    working = 4 if table.precision == "fp32" else 2
-    masters = 0 if table.offload_optimizer else (4 * trained + moments) / ranks
-    weights = working * parameters / (ranks if stage == 3 else 1)
-    return weights + 4 * trained / (ranks if stage >= 2 else 1) + masters
 
 
 def remedies(table: TrainTable, micro_batch: int | None, ranks: int) -> list[str]:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from one_weight import ROWS, Engine, settings
 
+from llmctl.preflight.memory import state_bytes
 from llmctl.recipe.schema import PretrainTable
 from llmctl.train.checkpoint import Position
 from llmctl.train.loop import train
-from llmctl.train.memory import OutOfMemory, memory_of, remedies, state_bytes, told
+from llmctl.train.memory import OutOfMemory, memory_of, remedies, told
 
 
 def table(**keys) -> PretrainTable:

@@ -1,0 +1,222 @@
+"""`llmctl plan`: from a recipe to what each of its stages needs, with nothing read but the recipe and configurations."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.preflight.gpus import WITHOUT_BFLOAT16, gpu_memory
+from llmctl.preflight.plan import check_shared
+from llmctl.recipe.graph import stage_order
+from llmctl.recipe.load import load_recipe
+from llmctl.recipe.presets import VOCABULARY, resolve_model
+from llmctl.recipe.schema import LongContextTable, LoraTable, Recipe, TrainTable
+from llmctl.stages.bench import UNKNOWN_BUDGET, config_of, line_of, starting_shape
+from llmctl.stages.lora import adapter_of
+from llmctl.stages.training import by_ladder
+
+
+@dataclass(frozen=True, slots=True)
+class StageNeeds:
+    """What a stage that trains needs on one rank; bytes and tokens."""
+
+    stage: str
+    kind: str
+    parameters: int
+    trained: int
+    steps: int | None
+    """None: the budget is in epochs, and the text is not counted yet."""
+    tokens: int | None
+    seq_len: int
+    rows: int
+    """Of a step, over all ranks."""
+    micro_batch: int
+    ranks: int
+    zero_stage: int
+    precision: str
+    memory: Any
+    """A `Memory`."""
+    needs: float
+    usable: int
+    fits: bool
+    longest_row: int
+    """Tokens that fit with micro-batch 1 as the settings are; 0: none."""
+    context: str | None
+    """Of a long-context stage: from which length to which, and how."""
+    changes: list[Any] = field(default_factory=list)
+    """`Change`s, where it does not fit, each by itself."""
+    remedy: Any = None
+    """The `Change` of several keys that makes it fit, or comes nearest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    recipe: str
+    machines: list[Any]
+    """`Machine` of each stage; they differ in ranks alone."""
+    notes: list[str]
+    stages: list[StageNeeds]
+
+    @property
+    def fits(self) -> bool:
+        return all(stage.fits for stage in self.stages)
+
+
+def plan_recipe(file: Path, overrides: list[str], ranks: int | None, gpu: str | None, memory: str | None) -> Plan:
+    """Plan every stage of a recipe that trains.
+
+    Raises:
+        UserError: a mistake in the recipe or an option, rows that cannot be shared by the ranks, or a model's shape that is
+            not known on this machine.
+    """
+    recipe = load_recipe(file, overrides, corpus=False)
+    gpu_bytes = memory_of_gpu(gpu, memory)
+    tables = [table for table in stage_order(recipe) if isinstance(table, TrainTable)]
+    if not tables:
+        raise UserError(f"{file}: no stage that trains")
+    recipe, notes = with_vocabulary(recipe)
+    decoders: dict[Any, Any] = {}
+    plan = Plan(recipe.name, [], notes, [])
+    for table in tables:
+        machine = machine_of(ranks or table.processes, gpu_bytes, gpu)
+        plan.machines.append(machine)
+        plan.stages.append(needs_of(recipe, table, machine, decoders))
+    return plan
+
+
+def memory_of_gpu(gpu: str | None, memory: str | None) -> int | None:
+    """Bytes of the GPU that the options name; None: this machine's.
+
+    Raises:
+        UserError: the name is not known, or the size is none.
+    """
+    if memory is None:
+        return None if gpu is None else gpu_memory(gpu)
+    from pydantic import TypeAdapter, ValidationError
+
+    from llmctl.recipe.quantities import Size
+
+    try:
+        return TypeAdapter(Size).validate_python(memory)
+    except ValidationError:
+        raise UserError(f"--memory {memory}: expected a size in bytes: 80GB or 80GiB") from None
+
+
+def machine_of(ranks: int, gpu_bytes: int | None, gpu: str | None) -> Any:
+    """The `Machine` that the options name, or this one: its GPU, or its memory shared by the ranks."""
+    from llmctl.preflight.memory import Machine
+
+    if gpu_bytes is not None:
+        name = gpu.lower() if gpu is not None else "GPU"
+        return Machine(ranks, gpu_bytes, True, name not in WITHOUT_BFLOAT16, name)
+    import torch
+
+    from llmctl.model.precision import multiplies_bfloat16
+    from llmctl.runs.machine import hardware
+
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(0)
+        return Machine(ranks, found.total_memory, True, multiplies_bfloat16("cuda"), found.name)
+    return Machine(ranks, hardware()["memory_bytes"] // ranks, False, multiplies_bfloat16("cpu"), "this machine's CPU")
+
+
+def with_vocabulary(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with its model's vocabulary where a tokenizer on the hub would have to tell it, and what to say of it."""
+    table, tokenizer = recipe.model, recipe.tokenizer
+    if table is None or table.preset is None or resolve_model(table)["vocab_size"] is not None:
+        return recipe, []
+    if tokenizer is None or tokenizer.path is None or Path(tokenizer.path).exists():
+        return recipe, []
+    note = f"vocabulary: {VOCABULARY:,} as published with {table.preset}; --set model.vocab_size=N for another"
+    return recipe.model_copy(update={"model": table.model_copy(update={"vocab_size": VOCABULARY})}), [note]
+
+
+def needs_of(recipe: Recipe, table: TrainTable, machine: Any, decoders: dict[Any, Any]) -> StageNeeds:
+    from llmctl.preflight.activations import numbers_of
+    from llmctl.preflight.fit import Task, changes, longest_row, remedy
+    from llmctl.preflight.memory import BUCKET
+
+    start = starting_shape(recipe, table)
+    table = by_ladder(table, start.get("shape"), start.get("shape_of"), table.tokens or UNKNOWN_BUDGET)
+    shared = table.sequence_parallel
+    if machine.ranks % shared:
+        raise UserError(
+            f"[{table.name}] sequence_parallel = {shared} ranks share a row, and {machine.ranks} ranks are no multiple"
+        )
+    check_shared(table, machine.ranks // shared)
+    bucket = int(recipe.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size", BUCKET))
+    task = Task(decoder_at(start, table, decoders), table, machine, bucket)
+    micro_batch = task.micro_batch
+    memory, fits = task.memory(micro_batch), task.fits(micro_batch)
+    steps = None if table.tokens is None else max(1, table.steps.within_tokens(table.tokens))
+    return StageNeeds(
+        stage=table.name,
+        kind=table.kind,
+        parameters=task.decoder.parameters,
+        trained=task.decoder.trained,
+        steps=steps,
+        tokens=None if steps is None else table.steps.rows_before(steps) * table.seq_len,
+        seq_len=table.seq_len,
+        rows=table.steps.rows,
+        micro_batch=micro_batch,
+        ranks=machine.ranks,
+        zero_stage=table.zero_stage,
+        precision="bf16" if numbers_of(table, machine.multiplies_bfloat16).product == 2 else "fp32",
+        memory=memory,
+        needs=memory.needs,
+        usable=machine.usable,
+        fits=fits,
+        longest_row=longest_row(task),
+        context=context_line(recipe, table) if isinstance(table, LongContextTable) else None,
+        changes=[] if fits else changes(task),
+        remedy=None if fits else remedy(task),
+    )
+
+
+def decoder_at(start: dict[str, Any], table: TrainTable, known: dict[Any, Any]) -> Any:
+    """The `Decoder` of the model that a stage trains, without weights; stages of one shape share it."""
+    shape = {key: value for key, value in (start.get("shape") or {}).items() if key != "max_length"}
+    adapter = adapter_of(table) if isinstance(table, LoraTable) else None
+    key = repr((shape, start.get("shape_of"), adapter))
+    if key not in known:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from llmctl.model.build import ModelShape, build_model
+        from llmctl.model.load import causal_config, quieten
+        from llmctl.model.lora import add_adapter
+        from llmctl.preflight.decoder import decoder_of
+
+        quieten()
+        with torch.device("meta"):
+            if start.get("shape") is not None:
+                model = build_model(ModelShape(**start["shape"]), seed=1, device="meta")
+            else:
+                model = AutoModelForCausalLM.from_config(causal_config(start["shape_of"]))
+            if adapter is not None:
+                model = add_adapter(model, **adapter, seed=1)
+        known[key] = decoder_of(model)
+    return known[key]
+
+
+def context_line(recipe: Recipe, table: LongContextTable) -> str:
+    """From the parent's context to the stage's, and by which method."""
+    before, rope = max(lengths_before(recipe, table)), table.rope
+    line = f"context {before:,} -> {table.seq_len:,} tokens"
+    if rope.method == "none":
+        return f"{line}, positions as they are"
+    original = rope.original_length or before
+    if rope.method == "base":
+        return f"{line} by base {rope.theta or 0:g} on {rope.layers} layers"
+    reach = f"{original:,} x {rope.factor:g} = {original * rope.factor:,.0f}"
+    return f"{line} by {rope.method} on {rope.layers} layers, {reach}"
+
+
+def lengths_before(recipe: Recipe, table: LongContextTable) -> Iterator[int]:
+    """Context of what a stage starts from, and of the stages between that extend it."""
+    line = line_of(recipe, table)
+    first = line[-1]
+    outside = first.from_ if isinstance(first, TrainTable) else getattr(first, "of", [None])[0]
+    yield config_of(outside).max_position_embeddings if outside is not None else getattr(first, "seq_len", 0)
+    yield from (stage.seq_len for stage in line[1:] if isinstance(stage, LongContextTable))

@@ -1,0 +1,70 @@
+"""`llmctl plan` through its entry point."""
+
+import json
+import os
+
+import pytest
+from helpers import REPOSITORY, run_llmctl
+
+SEVEN = REPOSITORY / "recipes" / "olmo3_7b.toml"
+OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def seven(tmp_path_factory):
+    """The plan of Olmo 3 7B on eight H100, and the folder that it was made in."""
+    folder = tmp_path_factory.mktemp("plan")
+    told = run_llmctl("plan", SEVEN, "--gpus", 8, "--gpu", "h100", "--json", cwd=folder, env=OFFLINE)
+    return told, json.loads(told.stdout), folder
+
+
+def test_a_recipe_that_does_not_fit_says_what_would(seven):
+    told, found, folder = seven
+    assert told.returncode == 1
+    assert not list(folder.iterdir())
+    stages = {stage["stage"]: stage for stage in found["stages"]}
+    assert list(stages) == ["pretrain", "midtrain", "longctx", "think", "sft"]
+    pretrain = stages["pretrain"]
+    assert not pretrain["fits"]
+    assert pretrain["needs"] > pretrain["usable"]
+    assert (pretrain["parameters"], pretrain["steps"]) == (7_298_617_344, 1_413_822)
+    assert pretrain["remedy"]["fits"]
+    options = [f"pretrain.{key}={json.dumps(value)}" for key, value in pretrain["remedy"]["keys"].items()]
+    better = run_llmctl("plan", SEVEN, "--gpus", 8, "--gpu", "h100", "--json", "--set", *options, env=OFFLINE)
+    assert json.loads(better.stdout)["stages"][0]["needs"] == pretrain["remedy"]["needs"]
+    assert better.returncode == 0, better.stderr
+
+
+def test_the_context_and_the_vocabulary_are_told(seven):
+    _, found, _ = seven
+    assert found["stages"][2]["context"] == "context 8,192 -> 65,536 tokens by yarn on full layers, 8,192 x 8 = 65,536"
+    assert found["notes"] == ["vocabulary: 100,352 as published with olmo3_7b; --set model.vocab_size=N for another"]
+    assert [stage["steps"] for stage in found["stages"][3:]] == [None, None]
+
+
+def test_people_get_a_table_and_exit_code_zero_where_all_fits(small_recipe):
+    told = run_llmctl("plan", small_recipe)
+    assert told.returncode == 0, told.stderr
+    for part in ("small on 1 rank", "trained", "20", "4 x 64", "1 x 2", "longest row, micro-batch 1", "yes"):
+        assert part in told.stdout
+
+
+def test_what_does_not_fit_is_shown_with_what_would(small_recipe):
+    told = run_llmctl("plan", small_recipe, "--memory", "1200MB", "--set", "pretrain.seq_len=16384",
+                      "--set", "pretrain.batch_tokens=65536", "--set", "pretrain.tokens=131072")  # fmt: skip
+    assert told.returncode == 1, told.stdout
+    assert "pretrain needs " in told.stdout
+    assert "micro_batch = 1" in told.stdout
+
+
+def test_mistakes_are_told_with_exit_code_two(small_recipe):
+    for arguments, message in {
+        ("--gpu", "h1000"): "--gpu h1000: not known; known are b200, gh200, h200, h100, a100",
+        ("--memory", "much"): "--memory much: expected a size in bytes",
+        ("--gpus", 3, "--gpu", "h100"): "cannot be shared by 3 ranks",
+        ("--set", "pretrain.sequence=3"): "unknown key",
+    }.items():
+        told = run_llmctl("plan", small_recipe, *arguments)
+        assert told.returncode == 2
+        assert message in told.stderr
+        assert not told.stdout
