@@ -61,8 +61,10 @@ class SequenceGroup:
         """`packed_attention` of a part: `[1, H, N / size, D]` -> `[1, N / size, H, D]`, with the boundaries of the whole. A
         collective call, and so is its backward pass."""
         if self.exchange == "heads":
-            whole = [self._all_to_all(t.transpose(1, 2), scatter=2, gather=1).transpose(1, 2) for t in (query, key, value)]
-            out = packed_attention(*whole, lengths, cu_seqlens, max_length, window, scale)
+            query, key, value = (
+                self._all_to_all(tensor.transpose(1, 2), scatter=2, gather=1).transpose(1, 2) for tensor in (query, key, value)
+            )
+            out = packed_attention(query, key, value, lengths, cu_seqlens, max_length, window, scale)
             return self._all_to_all(out, scatter=1, gather=2)
         # Tokens come first, as the ranks' parts are put one after the other; one call for keys and values together.
         both = torch.stack([key[0], value[0]]).permute(2, 0, 1, 3)

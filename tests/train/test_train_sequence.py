@@ -7,13 +7,22 @@ import numpy as np
 import pytest
 import torch
 from engines import LENGTH, ROWS, State, compare, deepspeed, deepspeed_engine, reference, state_of, steps, supervised, table
+from transformers import AutoConfig
 
+from llmctl.errors import UserError
+from llmctl.recipe.graph import training_stage
+from llmctl.recipe.load import load_recipe
 from llmctl.recipe.schema import PretrainTable
+from llmctl.stages.bench import job_of_random_rows
 from llmctl.tokens.batch import collate
 from llmctl.tokens.rows import IGNORED, Row
-from llmctl.train import checkpoint
+from llmctl.train import checkpoint, devices
+from llmctl.train.bench import measure
 from llmctl.train.checkpoint import Position, SavedState
+from llmctl.train.data import TrainingRows
+from llmctl.train.job import TrainJob
 from llmctl.train.prepare import layers_of
+from llmctl.train.sequence import exchange_of
 
 
 def rows_of_documents(step: int) -> list[Row]:
@@ -96,11 +105,12 @@ def gradients(options: PretrainTable, compiled: bool) -> tuple[float, dict[str, 
     return float(loss), found
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("exchange", ["heads", "keys"])
-def test_compiled_layers_have_the_gradients_of_eager_ones(two_ranks, one_rank, exchange, compiled):
+def test_compiled_layers_have_the_gradients_of_eager_ones(two_ranks, one_rank, exchange, checkpointing):
     loss, expected = gradients(table(), False)
-    for mine, found in two_ranks.run(gradients, together(2, exchange), compiled):
+    options = together(2, exchange, activation_checkpointing=checkpointing)
+    for mine, found in two_ranks.run(gradients, options, True):
         assert mine == pytest.approx(loss, rel=1e-5)
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
@@ -148,3 +158,41 @@ def test_a_checkpoint_goes_on_with_another_number_of_ranks_to_a_row(two_ranks, o
     for state in two_ranks.run(resume_for_the_third, together(1, zero_stage=0), str(tmp_path / "step-2")):
         compare(state, expected)
     compare(resume_for_the_third(together(1, zero_stage=3), str(tmp_path / "step-2")), expected)
+
+
+def config(**keys: Any) -> Any:
+    return AutoConfig.for_model("qwen3", num_attention_heads=8, num_key_value_heads=2, **keys)
+
+
+@pytest.mark.parametrize(
+    ("asked", "model", "told"),
+    [
+        (together(4, "heads"), config(), "the model has 2 key and value heads"),
+        (together(2), config(layer_types=["linear_attention"], num_hidden_layers=1), "layers of linear_attention"),
+        (together(2), config(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}), "RoPE of type dynamic"),
+    ],
+)
+def test_a_model_whose_rows_cannot_be_shared_is_refused(asked, model, told):
+    with pytest.raises(UserError, match=told):
+        exchange_of(asked, model)
+
+
+def rows_dealt_out(job: TrainJob) -> tuple[int, int, set[tuple[int, int]]]:
+    """Rows and tokens of a step as `llmctl bench` counts them, and the shares of the rows that were asked for."""
+    asked, original = set(), TrainingRows.micro_batches
+
+    def watched(self: TrainingRows, step: int, micro_batch: int, data_rank: int, data_ranks: int) -> Any:
+        asked.add((data_rank, data_ranks))
+        return original(self, step, micro_batch, data_rank, data_ranks)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingRows, "micro_batches", watched)
+        patch.setattr(devices, "SIZE", 256)
+        found = measure(job, 2)
+    return found.batch_rows, found.step_tokens, asked
+
+
+def test_a_step_that_is_measured_has_each_row_once(two_ranks, small_recipe, tmp_path):
+    recipe = load_recipe(small_recipe, ["pretrain.sequence_parallel=2"])
+    job = job_of_random_rows(recipe, training_stage(recipe, "pretrain"), 2, 2, tmp_path / "job")
+    assert two_ranks.run(rows_dealt_out, job) == [(4, 4 * 64, {(0, 1)})] * 2
