@@ -61,7 +61,8 @@ def _group_of(size: int) -> Any:
     from llmctl.train.deepspeed_engine import import_deepspeed
 
     # Its all-to-all goes through a layer of its own, which is otherwise there only once an engine is.
-    import_deepspeed().init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
+    deepspeed = import_deepspeed()
+    deepspeed.init_distributed(dist_backend=deepspeed.accelerator.get_accelerator().communication_backend_name(), verbose=False)
     rank, groups = torch.distributed.get_rank(), range(0, torch.distributed.get_world_size(), size)
     made = [torch.distributed.new_group(list(range(first, first + size))) for first in groups]
     return made[rank // size]
