@@ -87,9 +87,19 @@ def write_recipe(tmp_path) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def two_ranks():
-    from two_ranks import TwoRanks
+    from two_ranks import Ranks
 
-    ranks = TwoRanks()
+    ranks = Ranks(2)
+    yield ranks
+    ranks.stop()
+
+
+@pytest.fixture(scope="module")
+def four_ranks():
+    """For the tests of one module: four processes take 1 GB more than two."""
+    from two_ranks import Ranks
+
+    ranks = Ranks(4)
     yield ranks
     ranks.stop()
 

@@ -20,6 +20,7 @@ from llmctl.train.engine import TorchEngine, settings_for_deepspeed
 from llmctl.train.objective import CausalObjective
 from llmctl.train.optimizer import build_optimizer
 from llmctl.train.prepare import prepare_for_training
+from llmctl.train.sequence import sequence_group
 
 State = dict[str, dict[str, torch.Tensor]]
 
@@ -62,6 +63,7 @@ def frozen_below() -> torch.nn.Module:
 
 MODELS = {
     "plain": lambda: build_model(SHAPE, seed=3),
+    "grouped": lambda: build_model(replace(SHAPE, heads=4, head_size=4), seed=3),
     "tied": lambda: build_model(replace(SHAPE, tie_embeddings=True), seed=3),
     "frozen": frozen_below,
     "lora": lambda: add_adapter(build_model(SHAPE, seed=3), rank=4, alpha=8.0, dropout=0.0, targets="all_linear", seed=1),
@@ -71,7 +73,8 @@ MODELS = {
 def objective(options: PretrainTable, model: str = "plain") -> CausalObjective:
     prepared = prepare_for_training(MODELS[model](), options)
     bfloat16 = options.precision != "fp32"
-    return CausalObjective(prepared, 1e-4, bfloat16 and options.zero_stage == 0, "cpu")
+    sequence = sequence_group(options, prepared) if options.sequence_parallel > 1 else None
+    return CausalObjective(prepared, 1e-4, bfloat16 and options.zero_stage == 0, "cpu", sequence)
 
 
 def torch_engine(options: PretrainTable, model: str = "plain") -> TorchEngine:
@@ -81,7 +84,7 @@ def torch_engine(options: PretrainTable, model: str = "plain") -> TorchEngine:
 
 def deepspeed_engine(options: PretrainTable, micro_batch: int, model: str = "plain") -> DeepSpeedEngine:
     built = objective(options, model)
-    accumulation = ROWS // (micro_batch * torch.distributed.get_world_size())
+    accumulation = ROWS * options.sequence_parallel // (micro_batch * torch.distributed.get_world_size())
     bfloat16, offload = options.precision != "fp32", options.offload_optimizer
     settings = settings_for_deepspeed(options.zero_stage, bfloat16, micro_batch, accumulation, options.max_grad_norm, offload)
     return DeepSpeedEngine(built, build_optimizer(built, options), settings, options.max_grad_norm, options.ema_decay)
@@ -100,8 +103,8 @@ def steps(
     for step in range(first, last):
         rows = rows_of(step)
         count, total = supervised(rows), torch.zeros(())
-        stride = micro_batch * engine.world_size
-        for at in range(engine.rank * micro_batch, ROWS, stride):
+        stride = micro_batch * engine.data_ranks
+        for at in range(engine.data_rank * micro_batch, ROWS, stride):
             entropy, z_loss = engine.accumulate(collate(rows[at : at + micro_batch]), count, last=at + stride >= ROWS)
             total += entropy + z_loss
         if engine.world_size > 1:
@@ -117,16 +120,18 @@ def state_of(engine: Any) -> State:
     return {name: {key: value.clone() for key, value in state.items()} for name, state in engine.named_state()}
 
 
-def reference(micro_batch: int = ROWS, rows_of: Callable[[int], list[Row]] = rows_of_step, **keys: Any) -> tuple[Any, State]:
-    engine = torch_engine(table(**keys))
+def reference(
+    micro_batch: int = ROWS, rows_of: Callable[[int], list[Row]] = rows_of_step, model: str = "plain", **keys: Any
+) -> tuple[Any, State]:
+    engine = torch_engine(table(**keys), model)
     made = steps(engine, micro_batch, rows_of=rows_of)
     return made, state_of(engine)
 
 
 def deepspeed(
-    options: PretrainTable, micro_batch: int, rows_of: Callable[[int], list[Row]] = rows_of_step
+    options: PretrainTable, micro_batch: int, rows_of: Callable[[int], list[Row]] = rows_of_step, model: str = "plain"
 ) -> tuple[np.ndarray, State]:
-    engine = deepspeed_engine(options, micro_batch)
+    engine = deepspeed_engine(options, micro_batch, model)
     made = steps(engine, micro_batch, rows_of=rows_of)
     return made, state_of(engine)
 

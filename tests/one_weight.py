@@ -22,7 +22,7 @@ class Rows:
     def supervised(self, step: int) -> int:
         return 1
 
-    def micro_batches(self, step: int, micro_batch: int, rank: int, world_size: int):
+    def micro_batches(self, step: int, micro_batch: int, data_rank: int, data_ranks: int):
         yield SimpleNamespace(step=step, to=lambda device: SimpleNamespace(step=step))
 
 
@@ -32,7 +32,7 @@ ROWS: Any = Rows()
 class Engine:
     """One weight, of which every step's gradient is known."""
 
-    rank, world_size, device = 0, 1, torch.device("cpu")
+    rank, world_size, data_rank, data_ranks, device = 0, 1, 0, 1, torch.device("cpu")
     norm_in_time = True
 
     def __init__(self, breaking: dict[int, float], norms: dict[int, float] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Two processes joined by gloo, started once and shared by every test that needs two ranks."""
+"""Processes joined by gloo, started once and shared by every test that needs as many ranks."""
 
 import contextlib
 import os
@@ -7,15 +7,14 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-RANKS = 2
 SECONDS = 180
 
 
-def _serve(rank: int, port: int, requests: Any, answers: Any) -> None:
+def _serve(rank: int, ranks: int, port: int, requests: Any, answers: Any) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(RANKS),
+        "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
@@ -34,10 +33,11 @@ def _serve(rank: int, port: int, requests: Any, answers: Any) -> None:
             return
 
 
-class TwoRanks:
-    """`run` calls a function of a test module on both ranks and returns what each returned."""
+class Ranks:
+    """`run` calls a function of a test module on every rank and returns what each returned."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: int) -> None:
+        self._ranks = ranks
         self._processes: list[Any] = []
 
     def _start(self) -> None:
@@ -47,11 +47,11 @@ class TwoRanks:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self._requests = [context.Queue() for _ in range(RANKS)]
+        self._requests = [context.Queue() for _ in range(self._ranks)]
         self._answers = context.Queue()
         self._processes = [
-            context.Process(target=_serve, args=(rank, port, self._requests[rank], self._answers), daemon=True)
-            for rank in range(RANKS)
+            context.Process(target=_serve, args=(rank, self._ranks, port, self._requests[rank], self._answers), daemon=True)
+            for rank in range(self._ranks)
         ]
         for process in self._processes:
             process.start()
@@ -61,8 +61,8 @@ class TwoRanks:
             self._start()
         for requests in self._requests:
             requests.put((function, arguments))
-        results: list[Any] = [None] * RANKS
-        for _ in range(RANKS):
+        results: list[Any] = [None] * self._ranks
+        for _ in range(self._ranks):
             rank, well, value = self._answers.get(timeout=SECONDS)
             if not well:
                 self.stop()

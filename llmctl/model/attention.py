@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmctl.errors import UserError
+
+if TYPE_CHECKING:
+    from llmctl.model.sequence import SequenceGroup
 
 NAME = "llmctl_packed"
 SHORT, MOST_SCORES = 1024, 1 << 25  # keys, and scores in memory, of attention by two products on a CPU
@@ -93,23 +96,35 @@ def per_document(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, 
     return torch.cat(pieces, dim=2)
 
 
+def takes_varlen(query: Tensor) -> bool:
+    """Whether a fused kernel takes the boundaries of documents."""
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+
+
 def varlen(
-    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, max_length: int, window: int | None, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    window: int | None,
+    scale: float,
 ) -> Tensor:
-    """`[1, H, N, D]` -> `[1, N, H, D]` by one fused kernel over all documents."""
+    """`[1, H, N, D]` -> `[1, N, H, D]` by one fused kernel over all documents. `boundaries` (cu_seqlens) and `longest` document
+    of queries and of keys; where a document has fewer queries than keys, they are its last."""
     q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
     before = -1 if window is None else window - 1  # the kernels do not count the current token
     if find_spec("flash_attn") is not None:
         from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
 
         return flash_attn_varlen_func(
-            q, k, v, cu_seqlens, cu_seqlens, max_length, max_length,
+            q, k, v, *boundaries, *longest,
             softmax_scale=scale, causal=True, window_size=(before, 0 if window else -1),
         )[None]  # fmt: skip
     from torch.nn.attention.varlen import varlen_attn
 
     out = varlen_attn(
-        q, k, v, cu_seqlens, cu_seqlens, max_length, max_length,
+        q, k, v, *boundaries, *longest,
         scale=scale, window_size=(before, 0), enable_gqa=q.shape[1] != k.shape[1],
     )  # fmt: skip
     assert isinstance(out, Tensor)
@@ -128,8 +143,8 @@ def packed_attention(
     scale: float,
 ) -> Tensor:
     """Causal attention inside documents: `[1, H, N, D]`, keys and values of as many heads or fewer -> `[1, N, H, D]`."""
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        return varlen(query, key, value, cu_seqlens, max_length, window, scale)
+    if takes_varlen(query):
+        return varlen(query, key, value, (cu_seqlens, cu_seqlens), (max_length, max_length), window, scale)
     return per_document(query, key, value, lengths, window, scale).transpose(1, 2)
 
 
@@ -144,16 +159,19 @@ def attention_for_transformers(
     lengths: tuple[int, ...] | None = None,
     cu_seqlens: Tensor | None = None,
     max_length: int | None = None,
+    sequence: "SequenceGroup | None" = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """The signature of `transformers`' attention functions; boundaries arrive as keyword arguments of the model."""
+    """The signature of `transformers`' attention functions; boundaries arrive as keyword arguments of the model, and so do the
+    ranks that have the rest of the tokens, if there are such."""
     require_plain_softmax(others)
     if lengths is None or cu_seqlens is None or max_length is None:
         raise ValueError("packed attention needs lengths, cu_seqlens and max_length; call the model through llmctl.model.loss")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if not query.dtype == key.dtype == value.dtype:  # autocast leaves rotated queries and keys in fp32 in some models
         query, key = query.to(value.dtype), key.to(value.dtype)
-    return packed_attention(query, key, value, lengths, cu_seqlens, max_length, sliding_window, scale), None
+    attention = packed_attention if sequence is None else sequence.attention
+    return attention(query, key, value, lengths, cu_seqlens, max_length, sliding_window, scale), None
 
 
 def require_plain_softmax(arguments: dict[str, Any]) -> None:

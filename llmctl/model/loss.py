@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llmctl.errors import UserError
+from llmctl.model.sequence import SequenceGroup
 from llmctl.tokens.batch import Batch
 from llmctl.tokens.rows import IGNORED
 
@@ -114,8 +115,9 @@ def use_linear_cross_entropy(model: Any) -> None:
     head.__class__ = LinearCrossEntropyHead
 
 
-def hidden_states(model: Any, batch: Batch) -> Tensor:
-    """[1, N, D]: what the decoder of `model` (with packed attention) makes of a batch, after its last norm."""
+def hidden_states(model: Any, batch: Batch, sequence: SequenceGroup | None = None) -> Tensor:
+    """[1, N, D]: what the decoder of `model` (with packed attention) makes of a batch, after its last norm. The batch may be a
+    part of one, whose rest the other ranks of `sequence` have."""
     base = base_model(model)
     body = getattr(base, base.base_model_prefix)
     return body(
@@ -124,14 +126,15 @@ def hidden_states(model: Any, batch: Batch) -> Tensor:
         lengths=batch.lengths,
         cu_seqlens=batch.cu_seqlens,
         max_length=batch.max_length,
+        sequence=sequence,
         use_cache=False,
     ).last_hidden_state
 
 
-def causal_lm_loss(model: Any, batch: Batch, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
+def causal_lm_loss(model: Any, batch: Batch, z_loss: float = 0.0, sequence: SequenceGroup | None = None) -> tuple[Tensor, Tensor]:
     """Sums over the labels of `batch`: cross entropy and z-loss together (differentiable), and the z-loss in it."""
     head = base_model(model).get_output_embeddings()
-    return head(hidden_states(model, batch), labels=batch.labels, z_loss=z_loss)
+    return head(hidden_states(model, batch, sequence), labels=batch.labels, z_loss=z_loss)
 
 
 @torch.no_grad()

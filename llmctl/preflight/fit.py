@@ -37,18 +37,21 @@ class Task:
 
     @property
     def micro_batch(self) -> int:
-        """The recipe's, or what a rank would choose: on a CPU one of `CPU_TOKENS`, on a GPU the largest that fits."""
+        """The recipe's, or what a rank would choose: on a CPU one of `CPU_TOKENS`, on a GPU the largest that fits, or one row where
+        ranks share it."""
         if self.table.micro_batch is not None:
             return self.table.micro_batch
         sizes = candidates(self.table.steps.fewest_rows, max(1, self.machine.ranks // self.table.sequence_parallel))
+        if self.machine.on_gpu and self.table.sequence_parallel > 1:
+            return 1
         if self.machine.on_gpu:
             return next((size for size in sizes if self.fits(size)), 1)
         return next((size for size in sizes if size * self.table.seq_len <= CPU_TOKENS), 1)
 
 
-def candidates(batch_rows: int, world_size: int) -> list[int]:
+def candidates(batch_rows: int, data_ranks: int) -> list[int]:
     """Micro-batches that divide a rank's rows of a step (the smallest one, where the batch grows), largest first."""
-    rows = batch_rows // world_size
+    rows = batch_rows // data_ranks
     return [size for size in range(rows, 0, -1) if rows % size == 0]
 
 

@@ -62,12 +62,28 @@ def warmup_steps(table: TrainTable) -> int:
 
 def check_shared(table: TrainTable, world_size: int) -> None:
     """Raises:
-    UserError: the rows of a step cannot be shared among the ranks.
+    UserError: the rows of a step cannot be shared among the ranks, or each row among as many as it should be.
     """
-    rows = table.steps.fewest_rows
-    if rows % world_size or (table.micro_batch and (rows // world_size) % table.micro_batch):
+    check_groups(table, world_size)
+    rows, together = table.steps.fewest_rows, table.sequence_parallel
+    shares = world_size // together
+    if rows % shares or (table.micro_batch and (rows // shares) % table.micro_batch):
         raise UserError(
             f"[{table.name}] a step of {rows} rows ({rows * table.seq_len:,} tokens) cannot be shared by {world_size} ranks"
+            + (f", {together} to a row," if together > 1 else "")
             + (f" in micro-batches of {table.micro_batch}" if table.micro_batch else "")
-            + "; choose batch_tokens as a multiple of seq_len x ranks x micro_batch"
+            + "; choose batch_tokens as a multiple of seq_len x ranks"
+            + (" / sequence_parallel" if together > 1 else "")
+            + " x micro_batch"
+        )
+
+
+def check_groups(table: TrainTable, world_size: int) -> None:
+    """Raises:
+    UserError: the ranks cannot be put into groups that share each row.
+    """
+    if world_size % table.sequence_parallel:
+        raise UserError(
+            f"[{table.name}] sequence_parallel = {table.sequence_parallel}: the number of ranks must be a multiple of it, "
+            f"and it is {world_size}; start more with --gpus or --processes"
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from llmctl.recipe.graph import parents_of
+from llmctl.recipe.graph import has_new_weights, parents_of
 from llmctl.recipe.presets import resolve_model
 from llmctl.recipe.schema import ChatTable, LongContextTable, LoraTable, Recipe, TrainTable
 
@@ -22,6 +22,9 @@ def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
         )
     if stage.offload_optimizer and stage.zero_stage == 0:
         yield "offload_optimizer", "ZeRO 1 to 3 keep optimizer states apart and can put them elsewhere; set zero_stage = 1, too"
+    yield from check_sequence(recipe, stage)
+    if stage.offload_activations and not stage.activation_checkpointing:
+        yield "offload_activations", "what it offloads is what checkpoints keep; set activation_checkpointing = true, too"
     yield from check_moments(recipe, stage)
     if stage.infilling is not None:
         if isinstance(stage, ChatTable):
@@ -63,11 +66,13 @@ def check_steps(stage: TrainTable) -> Iterator[Problem]:
             )
             return
     fewest = first // stage.seq_len
-    if fewest % ((stage.micro_batch or 1) * stage.processes):
+    shares = max(1, stage.processes // stage.sequence_parallel)
+    if fewest % ((stage.micro_batch or 1) * shares):
         field = "processes" if stage.micro_batch is None else "micro_batch"
         of_each = "" if stage.micro_batch is None else f"{stage.micro_batch} rows on "
         batch = f"batch of {rows} rows" if fewest == rows else f"first batch of {fewest} rows"
-        yield field, f"{of_each}{stage.processes} ranks do not divide the {batch}"
+        together = f", {stage.sequence_parallel} to a row," if stage.sequence_parallel > 1 else ""
+        yield field, f"{of_each}{stage.processes} ranks{together} do not divide the {batch}"
     if stage.tokens is None:
         return
     steps = stage.steps.within_tokens(stage.tokens)
@@ -93,6 +98,24 @@ def check_schedule(stage: TrainTable) -> Iterator[Problem]:
         yield "stretch_from", "it stretches a schedule that was planned for schedule_tokens, which must be more than it"
     if stage.checkpoint.keep_best and stage.eval.every_steps is None:
         yield "checkpoint.keep_best", "the best is chosen by held-out loss: set every_steps in the stage's eval table"
+
+
+def check_sequence(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
+    """How rows are shared out over ranks."""
+    together = stage.sequence_parallel
+    if stage.seq_len % together:
+        yield "sequence_parallel", f"{together} ranks cannot share a row of seq_len = {stage.seq_len:,} tokens evenly"
+    # Left out, the number of ranks is the command line's or a launcher's, which is known when the stage is made.
+    if "processes" in stage.model_fields_set and stage.processes % together:
+        yield "processes", f"processes = {stage.processes} is no multiple of sequence_parallel = {together}"
+    if stage.sequence_exchange == "heads" and recipe.model is not None and has_new_weights(stage, recipe):
+        heads = resolve_model(recipe.model)["kv_heads"]
+        if heads and heads % together:
+            yield (
+                "sequence_exchange",
+                f"sequence_parallel = {together} ranks cannot share the model's {heads} key and value heads; "
+                'use sequence_exchange = "keys"',
+            )
 
 
 def check_moments(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:

@@ -18,6 +18,8 @@ OURS = {
     "data_types": "precision",
     "optimizer": "optimizer, lr and muon_lr",
     "scheduler": "schedule",
+    "sequence_parallel_size": "sequence_parallel",
+    "data_parallel_size": "processes and sequence_parallel",
     "zero_optimization.stage": "zero_stage",
     "zero_optimization.offload_optimizer": "offload_optimizer",
 }

@@ -14,6 +14,18 @@ def parents_of(stage: StageTable, recipe: Recipe) -> list[str]:
     return [name for name in named if name is not None and name in recipe.stages]
 
 
+def has_new_weights(stage: StageTable, recipe: Recipe) -> bool:
+    """Whether a stage's weights go back to a model that the recipe makes, and not to one from outside."""
+    seen: set[str] = set()
+    while stage.name not in seen:
+        seen.add(stage.name)
+        parents = parents_of(stage, recipe)
+        if not parents:
+            return stage.from_ is None and not isinstance(stage, AverageTable)
+        stage = recipe.stages[parents[0]]
+    return False  # a circle, which is told elsewhere
+
+
 def stage_order(recipe: Recipe) -> list[Any]:
     """Stages, parents before children, otherwise as they are written. Stages in a circle are left out (see `check`)."""
     ordered: dict[str, StageTable] = {}

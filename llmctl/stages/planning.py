@@ -139,12 +139,7 @@ def needs_of(recipe: Recipe, table: TrainTable, machine: Any, decoders: dict[Any
 
     start = starting_shape(recipe, table)
     table = by_ladder(table, start.get("shape"), start.get("shape_of"), table.tokens or UNKNOWN_BUDGET)
-    shared = table.sequence_parallel
-    if machine.ranks % shared:
-        raise UserError(
-            f"[{table.name}] sequence_parallel = {shared} ranks share a row, and {machine.ranks} ranks are no multiple"
-        )
-    check_shared(table, machine.ranks // shared)
+    check_shared(table, machine.ranks)
     bucket = int(recipe.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size", BUCKET))
     task = Task(decoder_at(start, table, decoders), table, machine, bucket)
     micro_batch = task.micro_batch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.preflight.plan import check_shared
+from llmctl.preflight.plan import check_groups, check_shared
 from llmctl.recipe.check import looks_like_hub_name
 from llmctl.recipe.load import dump_recipe, load_recipe, restore_recipe
 from llmctl.recipe.schema import AverageTable, Recipe, TrainTable
@@ -57,8 +57,9 @@ class OpenRun:
         graph = build_graph(self.recipe)
         joined, rank = joined_ranks(ranks)
         for node in needed_for(graph, targets):
-            if isinstance(table := self.recipe.stages.get(node.name), TrainTable) and table.batch_tokens is not None:
-                check_shared(table, joined if joined > 1 else ranks or table.processes)
+            if isinstance(table := self.recipe.stages.get(node.name), TrainTable):
+                check = check_groups if table.batch_tokens is None else check_shared
+                check(table, joined if joined > 1 else ranks or table.processes)
         if rank == 0:
             self.store.record_recipe(self.recipe.name, self.origin | {"resolved": dump_recipe(self.recipe)})
         return Runner(self.recipe, self.store, show, ranks, rank).make(targets)

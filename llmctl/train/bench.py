@@ -103,7 +103,7 @@ def measure(job: TrainJob, steps: int) -> Measured:
     model = assemble_model(job)
     work = work_of(model)  # while the weights are whole: ZeRO takes them apart
     engine, micro_batch = engine_for(job, model, rows)
-    split = (micro_batch, engine.rank, engine.world_size, engine.device)
+    split = (micro_batch, engine.data_rank, engine.data_ranks, engine.device)
     seconds = timed_steps(engine, Prefetch(rows, *split, WARM_UP + steps), steps)
     memory = over_ranks(peak_memory(engine.device), torch.distributed.ReduceOp.MAX)
     parts = timed_parts(engine, Prefetch(rows, *split, steps=0), WARM_UP + steps)

@@ -66,11 +66,11 @@ class TrainingRows:
         """Supervised tokens of the whole step, over all ranks: what its loss is divided by."""
         return max(1, sum(int(self.sources[source].supervised(row)) for source, row in self.of_step(step)))
 
-    def micro_batches(self, step: int, micro_batch: int, rank: int, world_size: int) -> Iterator[Batch]:
-        """This rank's micro-batches of `micro_batch` rows; the ranks together take every row of the step once."""
+    def micro_batches(self, step: int, micro_batch: int, data_rank: int, data_ranks: int) -> Iterator[Batch]:
+        """A data rank's micro-batches of `micro_batch` rows; the data ranks together take every row of the step once."""
         places = self.of_step(step)
         reach = self.reach.at(self.steps.rows_before(step) * self.steps.seq_len)
-        stride = micro_batch * world_size
-        for first in range(rank * micro_batch, len(places), stride):
+        stride = micro_batch * data_ranks
+        for first in range(data_rank * micro_batch, len(places), stride):
             rows: list[Row] = [self.sources[source].row(row) for source, row in places[first : first + micro_batch]]
             yield collate(rows if reach == self.steps.seq_len else [in_pieces(row, reach) for row in rows])

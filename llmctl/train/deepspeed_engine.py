@@ -55,6 +55,8 @@ class DeepSpeedEngine:
         self.objective = objective
         self.world_size = torch.distributed.get_world_size()
         self.rank = torch.distributed.get_rank()
+        together = 1 if objective.sequence is None else objective.sequence.size
+        self.data_rank, self.data_ranks = self.rank // together, self.world_size // together
         masters = {n: p.detach().to("cpu", torch.float32, copy=True) for n, p in trainable(objective).items()}
         self._inner = optimizer
         with contextlib.redirect_stdout(io.StringIO()):  # stage 1 in bf16 prints its memory four times

@@ -30,6 +30,9 @@ KEPT = (*MOMENTS, MEAN)
 class Engine(Protocol):
     rank: int
     world_size: int
+    data_rank: int
+    """Of the `data_ranks` that rows are dealt out to: as `rank` of `world_size`, unless several ranks share each row."""
+    data_ranks: int
     device: torch.device
     objective: CausalObjective
 
@@ -111,7 +114,7 @@ class TorchEngine:
         self.objective = objective
         self.optimizer = optimizer
         self.max_grad_norm, self.ema_decay = max_grad_norm, ema_decay
-        self.rank, self.world_size = 0, 1
+        self.rank, self.world_size = self.data_rank, self.data_ranks = 0, 1
         self.device = next(objective.parameters()).device
 
     def accumulate(self, batch: Batch, global_count: int, last: bool) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ def train(
     meter = SpeedMeter(settings.steps)
     saver = Saver(engine, settings.checkpoints, settings.checkpoint, settings.steps)
     guard = StepGuard(settings.skip_sigmas, list(position.losses), set(position.left_out), norms=list(position.norms))
-    data = Prefetch(rows, settings.micro_batch, engine.rank, engine.world_size, engine.device, settings.steps)
+    data = Prefetch(rows, settings.micro_batch, engine.data_rank, engine.data_ranks, engine.device, settings.steps)
     with deferred() as stop:
         while position.step < settings.steps:
             step = position.step

@@ -11,15 +11,21 @@ from llmctl.train.objective import CausalObjective
 
 
 def choose_micro_batch(objective: CausalObjective, rows: TrainingRows, world_size: int, device: torch.device) -> int:
-    """Largest micro-batch that fits. On a GPU by trying forward and backward passes, agreed between the ranks.
+    """Largest micro-batch that fits. On a GPU by trying forward and backward passes, agreed between the ranks; where ranks share
+    each row, one row.
 
     Raises:
         OutOfMemory: not even one row fits.
     """
-    sizes = candidates(rows.steps.fewest_rows, world_size)
+    together = 1 if objective.sequence is None else objective.sequence.size
+    sizes = candidates(rows.steps.fewest_rows, world_size // together)
     if device.type != "cuda":
-        length = len(rows.sources[0].row(0).tokens)
+        length = len(rows.sources[0].row(0).tokens) // together
         return next((size for size in sizes if size * length <= CPU_TOKENS), sizes[-1])
+    if together > 1:
+        # Of a pass that fails on one rank the others would never hear: they would wait for it in attention. And rows are shared
+        # because they are long.
+        return 1
     for size in sizes:
         fits = torch.tensor(int(_fits(objective, rows, size, device)))
         if world_size > 1:

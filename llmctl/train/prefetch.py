@@ -23,10 +23,10 @@ class Prefetch:
     memory, so that their copies wait for nothing."""
 
     def __init__(
-        self, rows: TrainingRows, micro_batch: int, rank: int, world_size: int, device: torch.device, steps: int
+        self, rows: TrainingRows, micro_batch: int, data_rank: int, data_ranks: int, device: torch.device, steps: int
     ) -> None:
         self.rows, self.steps, self.pinned = rows, steps, device.type == "cuda"
-        self.split = (micro_batch, rank, world_size)
+        self.split = (micro_batch, data_rank, data_ranks)
         self._thread = ThreadPoolExecutor(1, "prefetch")
         self._next: Future[StepData] | None = None
 

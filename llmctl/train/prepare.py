@@ -3,24 +3,30 @@
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import save_on_cpu
+from torch.utils.checkpoint import checkpoint
 
 from llmctl import events
 from llmctl.model.attention import use_packed_attention
 from llmctl.model.loss import base_model, use_linear_cross_entropy
+from llmctl.model.tiled import tile_feed_forward
 from llmctl.recipe.schema import TrainTable
 
 
 def prepare_for_training(model: nn.Module, table: TrainTable) -> nn.Module:
-    """Packed attention, loss head without full logits, activation checkpointing and compilation as the table asks."""
+    """Packed attention, loss head without full logits; activation checkpointing, tiles and compilation as the table asks."""
     use_packed_attention(model)
     use_linear_cross_entropy(model)
     model.train()
     if table.activation_checkpointing:
-        checkpoint_activations(model, int(table.activation_checkpointing))
+        checkpoint_activations(model, int(table.activation_checkpointing), table.offload_activations)
+    if table.tiled_mlp:
+        tile_feed_forward(layers_of(model), base_model(model).config.get_text_config().hidden_size)
     if table.compile is True or (table.compile == "auto" and torch.cuda.is_available()):
         compile_layers(model)
     return model
@@ -32,12 +38,22 @@ def layers_of(model: Any) -> nn.ModuleList:
     return getattr(base, base.base_model_prefix).layers
 
 
-def checkpoint_activations(model: Any, every: int = 1) -> None:
-    """Of one block in `every`, keep the input alone and compute the rest again in the backward pass."""
+def checkpoint_activations(model: Any, every: int = 1, offload: bool = False) -> None:
+    """Of one block in `every`, keep the input alone, on the host if it is to be offloaded, and compute the rest again in the
+    backward pass."""
     base_model(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     layers: list[Any] = list(layers_of(model))
     for number, layer in enumerate(layers):
         layer.gradient_checkpointing = number % every == 0
+        if offload:
+            layer._gradient_checkpointing_func = checkpoint_on_host
+
+
+def checkpoint_on_host(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A checkpoint that keeps its arguments in the host's memory. The `offload` of `transformers` (5.23) does the same, and fails
+    where there is no GPU."""
+    with save_on_cpu(pin_memory=torch.cuda.is_available()):
+        return checkpoint(function, *arguments, use_reentrant=False)
 
 
 def missing_compiler(device_type: str) -> str | None:

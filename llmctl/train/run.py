@@ -31,6 +31,7 @@ from llmctl.train.objective import CausalObjective
 from llmctl.train.optimizer import build_optimizer
 from llmctl.train.prepare import prepare_for_training
 from llmctl.train.schedule import Schedule
+from llmctl.train.sequence import sequence_group
 from llmctl.train.validation import Validation
 
 
@@ -115,13 +116,15 @@ def engine_for(job: TrainJob, model: nn.Module, rows: TrainingRows) -> tuple[Eng
     device = device_of_this_rank()
     world_size = torch.distributed.get_world_size()
     bfloat16 = table.precision == "bf16" or (table.precision == "auto" and multiplies_bfloat16(device.type))
-    objective = CausalObjective(
-        prepare_for_training(model.to(device), table), table.z_loss, bfloat16 and table.zero_stage == 0, device.type
-    )
+    sequence = sequence_group(table, model)
+    prepared = prepare_for_training(model.to(device), table)
+    objective = CausalObjective(prepared, table.z_loss, bfloat16 and table.zero_stage == 0, device.type, sequence)
     micro_batch = table.micro_batch or choose_micro_batch(objective, rows, world_size, device)
-    accumulation = rows.steps.rows // (micro_batch * world_size)
+    data_ranks = world_size // table.sequence_parallel
+    accumulation = rows.steps.rows // (micro_batch * data_ranks)
+    shared = "" if sequence is None else f" / {sequence.size} that share each row by {sequence.exchange}"
     events.say(
-        f"{world_size} rank{'s' if world_size > 1 else ''} x micro-batch {micro_batch} x accumulation {accumulation} = "
+        f"{world_size} rank{'s' if world_size > 1 else ''}{shared} x micro-batch {micro_batch} x accumulation {accumulation} = "
         f"{rows.steps.rows} rows of {table.seq_len:,} tokens, ZeRO stage {table.zero_stage}, "
         f"{'bf16' if bfloat16 else 'fp32'} on {device.type}"
     )

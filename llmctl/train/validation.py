@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from llmctl import events
@@ -16,7 +17,7 @@ from llmctl.model.generate import generate
 from llmctl.suites.suite import Suite, read_suites
 from llmctl.tokens.batch import collate
 from llmctl.tokens.order import deal
-from llmctl.tokens.rows import ConcatRows, PackedRows
+from llmctl.tokens.rows import IGNORED, ConcatRows, PackedRows, Row
 from llmctl.tokens.template import end_of_turn_ids
 from llmctl.tokens.tokenizer import load_tokenizer
 from llmctl.train.data import rows_of
@@ -72,8 +73,9 @@ class Validation:
         return found
 
     def _losses(self, stop: StopRequest) -> dict[str, float] | None:
-        """Loss of each source. All ranks make the same number of passes, as ZeRO 3 wants; a row too many counts nothing."""
-        losses, rank, ranks = {}, self.engine.rank, self.engine.world_size
+        """Loss of each source. All ranks make the same number of passes over as many tokens, as ZeRO 3 wants; a row too many
+        counts nothing."""
+        losses, rank, ranks = {}, self.engine.data_rank, self.engine.data_ranks
         for source, (rows, chosen) in self._rows.items():
             sums = torch.zeros((), dtype=torch.float64, device=self.engine.device)
             together = min(self.micro_batch, -(-len(chosen) // ranks))
@@ -81,12 +83,11 @@ class Validation:
                 if agreed_maximum(self.engine, stop.number):
                     return None
                 mine = chosen[first + rank * together :][:together]
-                batch = collate([rows.row(number) for number in mine or chosen[:1]]).to(self.engine.device)
-                loss = self.engine.measure(batch)
-                if mine:
-                    sums += loss
+                filling = [_uncounted(rows.row(chosen[0]))] * (together - len(mine))
+                batch = collate([*(rows.row(number) for number in mine), *filling])
+                sums += self.engine.measure(batch.to(self.engine.device))
             total = sums.cpu()
-            if ranks > 1:
+            if self.engine.world_size > 1:
                 torch.distributed.all_reduce(total)
             losses[source] = float(total) / max(1, sum(int(rows.supervised(number)) for number in chosen))
         return losses
@@ -126,3 +127,7 @@ class Validation:
         objective = self.engine.objective
         with evaluating(objective), torch.autocast(objective.device_type, torch.bfloat16, enabled=objective.autocast):
             yield objective.model
+
+
+def _uncounted(row: Row) -> Row:
+    return replace(row, labels=np.full_like(row.labels, IGNORED))

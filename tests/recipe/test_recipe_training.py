@@ -18,6 +18,11 @@ MISTAKES = {
     "stretch_from = 6000\nschedule_tokens = 9000": "stretch_from = 6,000 is more than the stage's tokens = 5,120",
     "offload_optimizer = true": "set zero_stage = 1, too",
     "ema_decay = 1.0": "less than 1",
+    "sequence_parallel = 3": "3 ranks cannot share a row of seq_len = 64 tokens evenly",
+    "sequence_parallel = 2\nprocesses = 3": "processes = 3 is no multiple of sequence_parallel = 2",
+    "sequence_parallel = 2\nprocesses = 8": "2 rows on 8 ranks, 2 to a row, do not divide the batch of 4 rows",
+    "sequence_parallel = 4\nsequence_exchange = 'heads'": "4 ranks cannot share the model's 2 key and value heads",
+    "offload_activations = true": "set activation_checkpointing = true, too",
     "eval = { every_steps = 5, suites = ['arc'] }": "pretrain.eval.suites.0 = 'arc': expected 'builtin'",
 }  # fmt: skip
 
@@ -39,6 +44,34 @@ def test_the_best_is_chosen_by_a_loss_that_is_measured(tmp_path, text_folder):
     file.write_text(SMALL_RECIPE.format(texts=text_folder).replace("every_steps = 3", "keep_best = true"))
     with pytest.raises(RecipeError, match=r"small.toml:\d+: .*set every_steps in the stage's eval table"):
         load_recipe(file)
+
+
+def test_all_that_is_wrong_with_shared_rows_is_told_at_once(tmp_path, text_folder):
+    with pytest.raises(RecipeError) as told:
+        load(
+            tmp_path, text_folder, "sequence_parallel = 3\nprocesses = 4\nsequence_exchange = 'heads'\noffload_activations = true"
+        )
+    for part in ("of seq_len = 64 tokens", "processes = 4 is no multiple", "2 key and value heads", "activation_checkpointing"):
+        assert part in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "sequence_parallel = 2\nprocesses = 4",  # two groups of two, each with micro-batches of two rows
+        "sequence_parallel = 2",  # how many ranks there are is said when the stage is made
+        "sequence_parallel = 2\nsequence_exchange = 'heads'",
+        "sequence_parallel = 4\nsequence_exchange = 'keys'",
+        "offload_activations = true\nactivation_checkpointing = 2\ntiled_mlp = true",
+    ],
+)
+def test_shared_rows_that_fit_are_taken(tmp_path, text_folder, keys):
+    assert load(tmp_path, text_folder, keys)
+
+
+def test_of_a_model_from_outside_the_heads_are_not_known_yet(tmp_path, text_folder):
+    keys = "sequence_parallel = 4\nsequence_exchange = 'heads'\nfrom = 'someone/a-model'"
+    assert load(tmp_path, text_folder, keys)
 
 
 def test_what_fits_is_taken(tmp_path, text_folder):

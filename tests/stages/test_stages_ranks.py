@@ -59,6 +59,7 @@ def test_two_processes_train_the_model_that_one_trains(one_rank, tmp_path):
     built = tmp_path / "extensions"
     result = run_llmctl(
         "pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.zero_stage=3",
+        "--set", "pretrain.tiled_mlp=true",  # of five held-out rows, too, each rank has as many tiles
         env=os.environ | {"TORCH_EXTENSIONS_DIR": str(built)},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
@@ -142,6 +143,31 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(one_rank, tmp_path):
     result = run_llmctl("pretrain", recipe, "--runs", without_pretraining(runs, tmp_path / "runs"), "--processes", 3)
     assert result.returncode == 2
     assert "cannot be shared by 3 ranks" in result.stderr
+
+
+def test_two_processes_that_share_every_row_train_the_model_that_one_trains(one_rank, tmp_path):
+    recipe, runs = one_rank
+    mine = without_pretraining(runs, tmp_path / "runs")
+    result = run_llmctl(
+        "pretrain", recipe, "--runs", mine, "--processes", 2, "--set", "pretrain.zero_stage=3",
+        "--set", "pretrain.sequence_parallel=2", "--set", "pretrain.tiled_mlp=true",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "2 ranks / 2 that share each row by heads x micro-batch 2 x accumulation 2 = 4 rows of 64 tokens" in result.stdout
+    close(weights(mine), weights(runs))
+    one, two = measured(runs), measured(mine)
+    assert list(two) == list(one) == [10, 20]
+    for step, values in one.items():
+        assert two[step] == pytest.approx(values, rel=1e-3)
+
+
+@pytest.mark.parametrize(("options", "environment"), [(["--processes", "3"], {}), ([], {"RANK": "0", "WORLD_SIZE": "3"})])
+def test_ranks_that_cannot_share_a_row_are_refused_before_any_work(small_recipe, tmp_path, options, environment):
+    shared = ["--set", "pretrain.sequence_parallel=2"]
+    result = run_llmctl("pretrain", small_recipe, "--runs", tmp_path / "runs", *options, *shared, env=os.environ | environment)
+    assert result.returncode == 2
+    assert "[pretrain] sequence_parallel = 2: the number of ranks must be a multiple of it, and it is 3" in result.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_without_a_compiler_it_still_runs_and_says_so_once(one_rank, tmp_path):

@@ -17,14 +17,14 @@ class Rows:
     def supervised(self, step: int) -> int:
         return 10 * step
 
-    def micro_batches(self, step: int, micro_batch: int, rank: int, world_size: int):
+    def micro_batches(self, step: int, micro_batch: int, data_rank: int, data_ranks: int):
         self.made.append(step)
-        yield SimpleNamespace(step=step, rank=rank)
+        yield SimpleNamespace(step=step, rank=data_rank)
 
 
 def test_the_next_step_is_made_while_the_present_one_is_computed():
     rows: Any = Rows()
-    data = Prefetch(rows, 2, rank=1, world_size=4, device=torch.device("cpu"), steps=3)
+    data = Prefetch(rows, 2, data_rank=1, data_ranks=4, device=torch.device("cpu"), steps=3)
     for step in range(3):
         made = data.step(step)
         assert (made.step, made.supervised) == (step, 10 * step)
