@@ -25,30 +25,36 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def plot_curves(curves: dict[str, Curve], parent_length: int, documents: int, file: Path) -> None:
-    """Loss (nats per token) over the position, one line a model, with a band of one standard error over the documents."""
+def plot_curves(curves: dict[str, Curve], differences: dict[str, Curve], parent_length: int, documents: int, file: Path) -> None:
+    """Loss (nats per token) over the position, one line a model, with a band of one standard error over the documents; below it
+    the `differences` to the first model on the same documents, whose errors are paired."""
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, curve in curves.items():
-        low, high, loss, error = (np.array(column, dtype=float) for column in zip(*curve, strict=True))
-        middle = np.sqrt(np.maximum(low, 1) * high)
-        (line,) = axes.plot(middle, loss, marker="o", markersize=3, linewidth=1.5, label=name)
-        error = np.nan_to_num(error)
-        axes.fill_between(middle, loss - error, loss + error, color=line.get_color(), alpha=0.15, linewidth=0)
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 6), sharex=True, height_ratios=(3, 2), layout="constrained")
+    colours = {name: f"C{number}" for number, name in enumerate(curves)}
+    for axes, lines in ((above, curves), (below, differences)):
+        for name, curve in lines.items():
+            low, high, loss, error = (np.array(column, dtype=float) for column in zip(*curve, strict=True))
+            middle, error = np.sqrt(np.maximum(low, high / 4) * high), np.nan_to_num(error)
+            axes.plot(middle, loss, marker="o", markersize=3, linewidth=1.5, label=name, color=colours[name])
+            axes.fill_between(middle, loss - error, loss + error, color=colours[name], alpha=0.15, linewidth=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.5)
     last = next(iter(curves.values()))[-1][1]
-    ticks = [2**n for n in range(4, last.bit_length()) if 2**n <= last]
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [length_name(tick) for tick in ticks])
     if parent_length < last:
-        axes.axvline(
+        above.axvline(
             parent_length, color="grey", linestyle="--", linewidth=1, label=f"parent's context, {length_name(parent_length)}"
         )
-    axes.set_xlabel("position (tokens)")
-    axes.set_ylabel("loss (nats per token)")
-    axes.set_title(f"Loss by position, {documents} held-out documents ± standard error", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.5)
-    axes.legend(frameon=False, fontsize=9)
+        below.axvline(parent_length, color="grey", linestyle="--", linewidth=1)
+    first = next(iter(curves.values()))[0][1] // 2
+    ticks = [2**n for n in range(last.bit_length()) if first <= 2**n <= last]
+    below.set_xscale("log", base=2)
+    below.set_xticks(ticks, [length_name(tick) for tick in ticks])
+    below.set_xlabel("position (tokens)")
+    above.set_ylabel("loss (nats per token)")
+    below.set_ylabel(f"difference to {next(iter(curves))}\n(nats per token)")
+    below.axhline(0, color=colours[next(iter(curves))], linewidth=1.5)
+    above.set_title(f"Loss by position, {documents} held-out documents ± standard error", fontsize=10)
+    above.legend(frameon=False, fontsize=9)
     figure.savefig(file, dpi=150)
     pyplot.close(figure)
 

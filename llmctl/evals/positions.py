@@ -10,7 +10,7 @@ import numpy as np
 from llmctl import events
 from llmctl.evals.score import token_log_probabilities
 
-CURVE_BINS, CURVE_FIRST = 32, 16
+CURVE_BINS, CURVE_FIRST = 32, 16  # the first range has so many positions, or a 64th of all: of fewer the mean is noise
 
 
 def long_enough(tokenizer: Any, texts: Iterable[str], length: int, limit: int) -> list[list[int]]:
@@ -45,6 +45,6 @@ def by_range(losses: np.ndarray, edges: list[int]) -> dict[tuple[int, int], tupl
 
 
 def curve_edges(length: int) -> list[int]:
-    """Edges of the position ranges of a curve: up to `CURVE_BINS`, ever longer, the first of `CURVE_FIRST` positions."""
-    first = min(CURVE_FIRST, length)
+    """Edges of the position ranges of a curve: up to `CURVE_BINS`, ever longer, the first of `CURVE_FIRST` positions or more."""
+    first = min(max(CURVE_FIRST, length // 64), length)
     return [0, *sorted({round(edge) for edge in np.geomspace(first, length, CURVE_BINS)})]

@@ -58,6 +58,9 @@ def show_tasks(name: str, results: Results) -> None:
                 cells = ["" if s is None else f"{100 * getattr(s, value):.0f} ± {100 * getattr(s, error):.0f}" for s in found]
                 beside = [f"{100 * chance:.0f}"] if value == "chosen" else []
                 rows.append((task if model == next(iter(models)) else "", model, *beside, *cells))
+        if not any(getattr(s, value) for of_model in scores.values() for s in of_model.values()):
+            events.say(f"{measure}: none, by no model")
+            continue
         columns = ("task", "model", *(["chance"] if value == "chosen" else []), *map(length_name, lengths))
         events.emit(events.Table(f"{name}: {measure} by length of the context, % ± standard error", columns, tuple(rows)))
 
@@ -126,13 +129,12 @@ def plain(found: Materials, results: Results, guard: list[Any]) -> dict[str, Any
     from llmctl.evals.long_context import scores_by
 
     models: dict[str, Any] = {}
+    names = ("from", "to", "loss", "error")
     for model, measured in results.items():
         by_task = scores_by(measured.answers, lambda one: (one.task, one.length))
         by_depth = scores_by(measured.needles, lambda one: (one.depth, one.length))
         models[model] = {
-            "loss_by_position": [
-                dict(zip(("from", "to", "loss", "error"), part, strict=True)) for part in curve(found, measured)
-            ],
+            "loss_by_position": [dict(zip(names, part, strict=True)) for part in curve(found, measured.losses)],
             "tasks": [{"task": task, "length": length} | asdict(score) for (task, length), score in by_task.items()],
             "needles": [{"depth": depth, "length": length} | asdict(score) for (depth, length), score in by_depth.items()],
         }
@@ -149,12 +151,13 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def curve(found: Materials, measured: Measured) -> list[tuple[int, int, float, float]]:
+def curve(found: Materials, losses: Any) -> list[tuple[int, int, float, float]]:
+    """(from, to, mean, standard error) of losses [documents, positions], or of differences of them, over ever longer ranges."""
     from llmctl.evals.positions import by_range, curve_edges
 
-    if measured.losses is None:
+    if losses is None:
         return []
-    return [(low, high, *value) for (low, high), value in by_range(measured.losses, curve_edges(found.length)).items()]
+    return [(low, high, *value) for (low, high), value in by_range(losses, curve_edges(found.length)).items()]
 
 
 def draw(found: Materials, results: Results, folder: Path) -> None:
@@ -163,7 +166,10 @@ def draw(found: Materials, results: Results, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     if found.sequences:
-        curves = {model: curve(found, measured) for model, measured in results.items()}
-        plot_curves(curves, found.short, len(found.sequences), folder / "loss_by_position.png")
+        losses = {model: measured.losses for model, measured in results.items()}
+        first, *others = losses
+        curves = {model: curve(found, of_model) for model, of_model in losses.items()}
+        differences = {model: curve(found, losses[model] - losses[first]) for model in others}
+        plot_curves(curves, differences, found.short, len(found.sequences), folder / "loss_by_position.png")
     if maps := needle_maps(results):
         plot_needles(maps, folder / "needle.png")

@@ -110,7 +110,7 @@ def test_scores_are_means_with_their_errors():
 
 def test_pictures_are_drawn(tmp_path):
     curve = [(0, 16, 5.0, 0.1), (16, 64, 4.0, 0.05), (64, 512, 3.5, math.nan)]
-    plot_curves({"before": curve, "after": curve}, 64, 3, tmp_path / "curve.png")
+    plot_curves({"before": curve, "after": curve}, {"after": curve}, 64, 3, tmp_path / "curve.png")
     answers = [Answered("needle", n, d, 1, 0, 0.25) for n in (512, 4096) for d in (0.0, 0.5, 1.0) for _ in range(2)]
     plot_needles({"a": scores_by(answers, lambda one: (one.depth, one.length))}, tmp_path / "needle.png")
     for name in ("curve", "needle"):
