@@ -42,7 +42,7 @@ def evaluate(model: Any, tokenizer: Any, suite: Suite, shots: int, seed: int, li
     What does not fit into `limit` tokens (left out: the model's context) is left out, examples first, and the questions where
     that happened are counted.
     """
-    limit = limit or model.config.max_position_embeddings
+    limit = int(limit or model.config.max_position_embeddings)
     examples_first = [tokenize(tokenizer, example.solved + "\n") for example in examples(suite, shots, seed)]
     prefixes = [list(chain.from_iterable(examples_first[skipped:])) for skipped in range(len(examples_first) + 1)]
     asked: dict[int, list[int]] = {}

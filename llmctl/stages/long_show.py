@@ -55,7 +55,7 @@ def show_tasks(name: str, results: Results) -> None:
             for model in models:
                 found = [(scores[model] | means[model]).get((task, length)) for length in lengths]
                 chance = next(score.chance for score in found if score is not None)
-                cells = ["" if s is None else f"{100 * getattr(s, value):.0f} ± {100 * getattr(s, error):.0f}" for s in found]
+                cells = ["" if s is None else percent(getattr(s, value), getattr(s, error)) for s in found]
                 beside = [f"{100 * chance:.0f}"] if value == "chosen" else []
                 rows.append((task if model == next(iter(models)) else "", model, *beside, *cells))
         if not any(getattr(s, value) for of_model in scores.values() for s in of_model.values()):
@@ -63,6 +63,11 @@ def show_tasks(name: str, results: Results) -> None:
             continue
         columns = ("task", "model", *(["chance"] if value == "chosen" else []), *map(length_name, lengths))
         events.emit(events.Table(f"{name}: {measure} by length of the context, % ± standard error", columns, tuple(rows)))
+
+
+def percent(mean: float, error: float) -> str:
+    """As 40 ± 22; without an error where it is not known."""
+    return f"{100 * mean:.0f}" if error != error else f"{100 * mean:.0f} ± {100 * error:.0f}"
 
 
 def needle_maps(results: Results) -> dict[str, dict[tuple[float, int], Any]]:

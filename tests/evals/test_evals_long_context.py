@@ -36,6 +36,7 @@ def haystack(tokenizer, texts):
 def test_answers_are_those_of_whole_sequences_without_a_cache(model, tokenizer, haystack, task):
     for number in range(4):
         question = long_question(task, 700, number, 1, tokenizer, haystack)
+        assert question is not None
         before, chosen = list(question.context), 0
         for blank in question.blanks:
             before += blank.lead
@@ -52,6 +53,7 @@ def test_answers_are_those_of_whole_sequences_without_a_cache(model, tokenizer, 
 def test_exact_match_is_what_greedy_decoding_writes(model, tokenizer, haystack):
     """The right text is put where greedy decoding would write it, or something else would."""
     question = long_question("needle", 600, 0, 1, tokenizer, haystack)
+    assert question is not None
     (blank,) = question.blanks
     context = question.context + blank.lead
     with torch.no_grad(), attention_implementation(model, "sdpa"):
@@ -112,7 +114,7 @@ def test_pictures_are_drawn(tmp_path):
     curve = [(0, 16, 5.0, 0.1), (16, 64, 4.0, 0.05), (64, 512, 3.5, math.nan)]
     plot_curves({"before": curve, "after": curve}, {"after": curve}, 64, 3, tmp_path / "curve.png")
     answers = [Answered("needle", n, d, 1, 0, 0.25) for n in (512, 4096) for d in (0.0, 0.5, 1.0) for _ in range(2)]
-    plot_needles({"a": scores_by(answers, lambda one: (one.depth, one.length))}, tmp_path / "needle.png")
+    plot_needles({"a": scores_by(answers, lambda one: (one.depth or 0.0, one.length))}, tmp_path / "needle.png")
     for name in ("curve", "needle"):
         data = (tmp_path / f"{name}.png").read_bytes()
         assert data.startswith(b"\x89PNG")
