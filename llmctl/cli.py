@@ -198,15 +198,26 @@ def evaluate(
     shots: Annotated[
         int | None, typer.Option("--shots", min=1, help="Examples in the prompt.", show_default="the recipe's")
     ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="Long-context tasks, needle map, loss by position; with --few-shot the suites, too.")
+    ] = False,
+    plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="With --long: draw its pictures there.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
     runs: Runs = None,
 ) -> None:
-    """Score a checkpoint and its parent on the built-in suites, beside chance."""
-    from llmctl.stages.session import evaluate_checkpoint
+    """Score a checkpoint and its parent on the built-in suites, beside chance, or on their long context.
+
+    Example: llmctl eval olmo_small/longctx --long --plots pictures
+    """
+    from llmctl.errors import UserError
+    from llmctl.stages.session import Measures, evaluate_checkpoint
     from llmctl.views.progress import screen
 
     with readable_errors(), screen() as shown, shown.stage("eval"):
-        evaluate_checkpoint(checkpoint, few_shot, shots, json_file, runs)
+        if plots is not None and not long:
+            raise UserError("--plots draws what --long measures: give --long, too")
+        suites = few_shot or shots is not None or not long
+        evaluate_checkpoint(checkpoint, Measures(suites, few_shot, shots, long, plots), json_file, runs)
 
 
 @app.command()

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from llmctl.evals.score import TOKENS_PER_PASS
-from llmctl.model.attention import attention_implementation
 from llmctl.model.branches import PADDING, TRUNK, Branches, branching_attention
 from llmctl.model.loss import base_model
+from llmctl.tokens.batch import of_sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +30,45 @@ class Fork:
         return len(self.trunk) + sum(map(len, self.choices))
 
 
-@torch.no_grad()
+@dataclass(frozen=True, slots=True)
+class ChoiceScore:
+    """Of a choice of n tokens, given all that goes before them."""
+
+    log_probabilities: np.ndarray
+    """[n] nats"""
+    likeliest: np.ndarray
+    """[n] bool: whether no token is likelier. Where all are, greedy decoding writes the choice."""
+
+
 def continuation_log_probabilities(
     model: Any, prefix: list[int], forks: list[Fork], tokens_per_pass: int = TOKENS_PER_PASS
 ) -> list[list[np.ndarray]]:
-    """For each choice of each fork, the log-probabilities (nats) of its tokens, given the prefix, the trunk and those before.
+    """For each choice of each fork, the log-probabilities (nats) of its tokens, given the prefix, the trunk and those before."""
+    scores = continuation_scores(model, prefix, forks, tokens_per_pass)
+    return [[choice.log_probabilities for choice in of_fork] for of_fork in scores]
 
-    The prefix or every trunk has a token.
+
+@torch.no_grad()
+def continuation_scores(
+    model: Any, prefix: list[int], forks: list[Fork], tokens_per_pass: int = TOKENS_PER_PASS
+) -> list[list[ChoiceScore]]:
+    """For each choice of each fork, the scores of its tokens.
+
+    The prefix or every trunk has a token. `model` attends to packed documents (`use_packed_attention`): a prefix of any length
+    goes through it without a [T, T] mask.
     """
     base = base_model(model)
     body, head = getattr(base, base.base_model_prefix), base.get_output_embeddings()
     device = next(model.parameters()).device
-    scores: list[list[np.ndarray]] = [[] for _ in forks]
-    seen, last = None, None
-    if prefix:
-        with attention_implementation(model, "sdpa"):
-            out = body(input_ids=torch.tensor([prefix], device=device), use_cache=True)
-        seen, last = out.past_key_values, out.last_hidden_state[0, -1:]
+    scores: list[list[ChoiceScore]] = [[] for _ in forks]
+    seen, last = read_prefix(body, prefix, device) if prefix else (None, None)
+    passes = batches(forks, len(prefix), tokens_per_pass)
     with branching_attention(model):
-        for batch in batches(forks, len(prefix), tokens_per_pass):
+        for number, batch in enumerate(passes, start=1):
             tokens, branches = rows([forks[index] for index in batch], len(prefix))
             tokens, branches = tokens.to(device), branches.to(device)
-            past = copy.deepcopy(seen)
-            if past is not None:
+            past = seen if number == len(passes) else copy.deepcopy(seen)
+            if past is not None and len(batch) > 1:
                 past.batch_repeat_interleave(len(batch))
             hidden = body(
                 input_ids=tokens,
@@ -66,7 +82,21 @@ def continuation_log_probabilities(
     return scores
 
 
-def score_choices(head: Any, fork: Fork, hidden: Tensor, last: Tensor | None) -> list[np.ndarray]:
+def read_prefix(body: Any, prefix: list[int], device: torch.device) -> tuple[Any, Tensor]:
+    """The cache of a model's decoder after `prefix`, and its last hidden state [1, D]."""
+    batch = of_sequences([prefix]).to(device)
+    out = body(
+        input_ids=batch.tokens,
+        position_ids=batch.positions,
+        lengths=batch.lengths,
+        cu_seqlens=batch.cu_seqlens,
+        max_length=batch.max_length,
+        use_cache=True,
+    )
+    return out.past_key_values, out.last_hidden_state[0, -1:].clone()
+
+
+def score_choices(head: Any, fork: Fork, hidden: Tensor, last: Tensor | None) -> list[ChoiceScore]:
     """Scores of one row's choices from its hidden states [N, D] and the prefix's last one [1, D]."""
     trunk_end = hidden[len(fork.trunk) - 1 :][:1] if fork.trunk else last
     assert trunk_end is not None
@@ -75,7 +105,8 @@ def score_choices(head: Any, fork: Fork, hidden: Tensor, last: Tensor | None) ->
         states = torch.cat([trunk_end, hidden[at : at + len(choice) - 1]])
         chances = head(states).float().log_softmax(-1)
         wanted = torch.tensor(choice, device=hidden.device)
-        found.append(chances.gather(1, wanted[:, None])[:, 0].cpu().double().numpy())
+        of_choice = chances.gather(1, wanted[:, None])[:, 0].cpu().double().numpy()
+        found.append(ChoiceScore(of_choice, (chances.argmax(-1) == wanted).cpu().numpy()))
         at += len(choice)
     return found
 

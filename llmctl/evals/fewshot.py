@@ -36,12 +36,13 @@ def examples(suite: Suite, shots: int, seed: int) -> list[Question]:
     return random.Random(f"{seed}/{suite.name}/{shots}").sample(suite.pool, min(shots, len(suite.pool)))
 
 
-def evaluate(model: Any, tokenizer: Any, suite: Suite, shots: int, seed: int) -> SuiteResult:
+def evaluate(model: Any, tokenizer: Any, suite: Suite, shots: int, seed: int, limit: int | None = None) -> SuiteResult:
     """The choice with the highest log-likelihood per byte is the model's answer.
 
-    What does not fit into the context is left out, examples first, and the questions where that happened are counted.
+    What does not fit into `limit` tokens (left out: the model's context) is left out, examples first, and the questions where
+    that happened are counted.
     """
-    limit = model.config.max_position_embeddings
+    limit = int(limit or model.config.max_position_embeddings)
     examples_first = [tokenize(tokenizer, example.solved + "\n") for example in examples(suite, shots, seed)]
     prefixes = [list(chain.from_iterable(examples_first[skipped:])) for skipped in range(len(examples_first) + 1)]
     asked: dict[int, list[int]] = {}

@@ -103,11 +103,11 @@ class LongEvalTable(Table):
     """Tasks made here after RULER (arXiv 2404.06654). Empty: none."""
     lengths: list[Length] = []
     """Tokens of their contexts. Left out: powers of two from the parent's length to the model's."""
-    questions: int = Field(default=10, ge=1)
+    questions: int = Field(default=5, ge=1)
     """Questions of each task at each length."""
     depths: int = Field(default=5, ge=0)
     """Depths at which the needle of the map is hidden; 0: no map."""
-    needles: int = Field(default=4, ge=1)
+    needles: int = Field(default=2, ge=1)
     """Questions at each depth and length of the map."""
 
 

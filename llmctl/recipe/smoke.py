@@ -28,9 +28,15 @@ def shrink(values: dict[str, Any]) -> None:
     stages = [values[name] for name in ("pretrain", "midtrain", "longctx", "sft", "lora") if isinstance(values.get(name), dict)]
     for stage in [*stages, *_tables(values.get("stage"))]:
         _shrink_stage(stage)
+    for stage in [values.get("longctx"), *_tables(values.get("stage"))]:
+        if isinstance(stage, dict) and stage.get("kind", "longctx") == "longctx":
+            guard = stage.get("guard", {})
+            stage["guard"] = guard | {"policy": "warn", "questions": 6} if isinstance(guard, dict) else guard
     evaluation = values.setdefault("eval", {})
     if isinstance(evaluation, dict):
         evaluation |= {"questions": 12, "generations": 8, "long_documents": 2, "bits_per_byte_bytes": 30_000}
+        if isinstance(long := evaluation.setdefault("long", {}), dict):
+            long |= {"questions": 1, "depths": min(2, _whole(long.get("depths"), 2)), "needles": 1, "lengths": []}
 
 
 def _shrink_stage(stage: dict[str, Any]) -> None:

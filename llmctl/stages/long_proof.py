@@ -2,69 +2,95 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from llmctl import events
+from llmctl.errors import StageFailed
+from llmctl.recipe.long_schema import GuardTable
+from llmctl.runs.files import staged_folder, write_json
 from llmctl.stages.context import parent_length, scaling, table_of
-from llmctl.stages.measure import change, heldout_bits, opened, parent_bits, tokenizer_of
+from llmctl.stages.long_measure import Materials, Measured, materials, measure
+from llmctl.stages.long_show import draw, metrics, plain, show
+from llmctl.stages.measure import opened, tokenizer_of
 from llmctl.stages.training import Stage
+
+SCALED = "RoPE scaled alone"
 
 
 def report(stage: Stage) -> dict[str, float]:
+    """Tables, `long/scores.json` and pictures beside it; metrics.
+
+    Raises:
+        StageFailed: the short context has suffered, and the recipe's policy is to stop then.
+    """
     from llmctl.model.load import load_model, save_model
     from llmctl.model.rope import extend_context
 
     assert stage.parent_model is not None
+    table, tokenizer = table_of(stage), tokenizer_of(stage)
+    found = materials(stage.corpus, stage.recipe, tokenizer, parent_length(stage), table.seq_len, table.guard)
     with tempfile.TemporaryDirectory() as scaled:
         model = load_model(stage.parent_model)
-        extend_context(model, scaling(stage), table_of(stage).seq_len)
-        save_model(model, tokenizer_of(stage), Path(scaled) / "model")
-        return compare(stage, {"before": stage.parent_model, "RoPE scaled alone": f"{scaled}/model", "after": str(stage.model)})
+        extend_context(model, scaling(stage), table.seq_len)
+        save_model(model, tokenizer, Path(scaled) / "model")
+        del model
+        results = prove(found, {"before": stage.parent_model, SCALED: f"{scaled}/model", "after": str(stage.model)}, tokenizer)
+    guard = compare(found, results["before"], results["after"])
+    show(stage.name, found, results, guard)
+    with staged_folder(stage.folder / "long") as folder:
+        write_json(folder / "scores.json", plain(found, results, guard))
+        draw(found, results, folder)
+    judge(stage.name, found.guard, guard)
+    bits = {f"bits_per_byte_{when}": getattr(one, when) for one in guard[:1] for when in ("before", "after")}
+    return bits | metrics(found, results)
 
 
-def compare(stage: Stage, models: dict[str, str]) -> dict[str, float]:
-    """Loss by position of every model, and bits per byte at the parent's length of the first and the last."""
-    from llmctl.evals.positions import loss_by_position
-
-    length, short = table_of(stage).seq_len, parent_length(stage)
-    edges = sorted({0, short, *(e for e in (2 * short, length // 2) if short < e < length), length})
-    sequences = heldout_sequences(stage)
-    losses: dict[str, dict[tuple[int, int], float]] = {}
-    before, after = parent_bits(stage, stage.reference_source, short), 0.0
+def prove(found: Materials, models: dict[str, str], tokenizer: Any) -> dict[str, Measured]:
+    """Measure the models of these folders; the untrained one only by its loss."""
+    results = {}
     for name, folder in models.items():
         with opened(folder) as model:
-            if sequences:
-                losses[name] = loss_by_position(model, sequences, edges)
-            if name == "before" and before is None:
-                before = heldout_bits(stage, model, stage.reference_source, short)
-            elif name == "after":
-                after = heldout_bits(stage, model, stage.reference_source, short)
-    assert before is not None
-    if sequences:
-        rows = [(f"{low:,}-{high - 1:,}", *(f"{losses[n][low, high]:.3f}" for n in models)) for low, high in losses["after"]]
-        title = f"{stage.name}: loss by position on {len(sequences)} held-out documents of {length:,} tokens and more"
-        events.emit(events.Table(title, ("positions", *models), tuple(rows)))
-    events.emit(
-        events.Table(
-            f"{stage.name}: bits per byte at {short:,} tokens, held-out {stage.reference_source}",
-            ("before", "after", "change"),
-            ((f"{before:.3f}", f"{after:.3f}", change(before, after)),),
-        )
+            results[name] = measure(model, tokenizer, found, curve_alone=name == SCALED)
+    return results
+
+
+def compare(found: Materials, before: Measured, after: Measured) -> list[Any]:
+    """The guard's `Comparison`s: bits per byte first, then each suite's accuracy."""
+    import numpy as np
+
+    from llmctl.evals.fewshot import compare as paired
+    from llmctl.evals.guard import Comparison, bits_comparison
+
+    sizes = np.array([len(text.encode()) for text in found.texts], dtype=float)
+    comparisons = [bits_comparison(before.bits, after.bits, sizes, found.guard.bits_per_byte)]
+    for suite, result in after.suites.items():
+        first = before.suites[suite]
+        _, error = paired(first, result)
+        comparisons.append(Comparison(suite, first.accuracy, result.accuracy, error, found.guard.accuracy, higher_is_better=True))
+    return comparisons
+
+
+def judge(name: str, guard: GuardTable, comparisons: list[Any]) -> None:
+    """Warn of what has become worse than allowed, or stop.
+
+    Raises:
+        StageFailed: it has, and the policy is "stop".
+    """
+    lost = [one for one in comparisons if one.verdict == "worse"]
+    if not lost:
+        return
+    told = "; ".join(
+        f"{one.measure} {one.before:.3f} -> {one.after:.3f} ({one.difference:+.3f} ± {one.error:.3f}, allowed "
+        f"{'-' if one.higher_is_better else '+'}{one.allowed:.3f})"
+        for one in lost
     )
-    metrics = {"bits_per_byte_before": before, "bits_per_byte_after": after}
-    for name, by_range in losses.items():
-        metrics |= {f"loss/{name}/{low}-{high}": value for (low, high), value in by_range.items()}
-    return metrics
-
-
-def heldout_sequences(stage: Stage) -> list[list[int]]:
-    """Held-out documents that fill the context, cut to it; said aloud where there is none."""
-    from llmctl.evals.positions import long_enough
-    from llmctl.stages.heldout import long_documents
-
-    length = table_of(stage).seq_len
-    documents = long_documents(stage.corpus, stage.recipe.text_sources, length)
-    texts = (document.text for document in documents)
-    found = long_enough(tokenizer_of(stage), texts, length, stage.recipe.eval.long_documents)
-    if not found:
-        events.warn(f"no held-out document has {length:,} tokens: the loss by position is not measured")
-    return found
+    what = f"{name}: the short context has suffered: {told}"
+    advice = "a larger share of the mix (a smaller long_share), a lower rate or fewer tokens keep more of it"
+    if guard.policy == "warn":
+        events.warn(f"{what}; {advice}")
+        return
+    raise StageFailed(
+        f"{what}. The trained model stays in the stage's folder. What helps: {advice}. To take the model as it is, raise "
+        f'guard.bits_per_byte or guard.accuracy of [{name}], or set guard.policy = "warn", and run the same command again: '
+        "it only measures then."
+    )

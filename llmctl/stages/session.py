@@ -133,14 +133,45 @@ def open_checkpoint(checkpoint: str | None, runs: Path | None) -> tuple[Any, Any
     return model.eval(), load_tokenizer(folder)
 
 
-def evaluate_checkpoint(
-    checkpoint: str | None, few_shot: bool, shots: int | None, json_file: Path | None, runs: Path | None
-) -> None:
-    """Score a checkpoint beside its parent on the suites of the newest run that it belongs to."""
-    from llmctl.stages.evaluate import Checkpoint, score
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What `llmctl eval` measures."""
+
+    suites: bool = True
+    few_shot: bool = False
+    shots: int | None = None
+    """Examples in the prompts; None: the recipe's."""
+    long: bool = False
+    plots: Path | None = None
+    """Where the pictures of `long` go."""
+
+
+def evaluate_checkpoint(checkpoint: str | None, wanted: Measures, json_file: Path | None, runs: Path | None) -> None:
+    """Score a checkpoint beside its parent on the held-out text of the newest run that it belongs to."""
+    from llmctl.stages.evaluate import score
+    from llmctl.stages.long_eval import evaluate_long
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UserError(f"--json {json_file}: there is no folder {json_file.parent}")
+    compared, corpus, recipe = beside_parent(checkpoint, runs)
+    scores: dict[str, Any] = {"model": compared[-1].model}
+    if wanted.suites:
+        shots = [0, wanted.shots or recipe.eval.shots] if wanted.few_shot else [wanted.shots or 0]
+        scores |= score(compared, corpus, recipe, recipe.eval, shots)
+    if wanted.long:
+        scores["long"] = evaluate_long(compared, corpus, recipe, wanted.plots)
+    if json_file is not None:
+        write_json(json_file, scores)
+
+
+def beside_parent(checkpoint: str | None, runs: Path | None) -> tuple[list[Any], Path, Recipe]:
+    """The `Checkpoint`s of a model's parent, if it has one, and of the model; the corpus and the recipe of their run.
+
+    Raises:
+        UserError: the run has no corpus.
+    """
+    from llmctl.stages.evaluate import Checkpoint
+
     store = RunStore(runs or default_root())
     model = find_or_newest(store, checkpoint)
     owner = store.owner(Path(model))
@@ -158,10 +189,7 @@ def evaluate_checkpoint(
             compared = [Checkpoint(parent.stage, str(parent.folder / "model")), replace(compared[0], parent=parent.stage)]
     if not corpora:
         raise UserError(f"{run.folder}: no finished corpus to take held-out questions from; run `llmctl curate` first")
-    wanted = shots or recipe.eval.shots
-    scores = score(compared, corpora[-1].folder, recipe, recipe.eval, [0, wanted] if few_shot else [shots or 0])
-    if json_file is not None:
-        write_json(json_file, scores | {"model": model})
+    return compared, corpora[-1].folder, recipe
 
 
 def label(model: Path, owner: Artifact | None) -> str:

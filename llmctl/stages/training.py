@@ -151,7 +151,7 @@ def _train(stage: Stage) -> Outcome:
         raise_if_asked()  # a signal of the last step; the model is there, and is measured another time
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # a kill may have come before they were removed
     metrics = tokens_consumed(stage) | specialty(stage.table.kind).report(stage)
-    kept = ["trainer", *(["kept"] if (stage.folder / "kept").exists() else [])]
+    kept = ["trainer", *(name for name in ("kept", "long") if (stage.folder / name).exists())]
     if not (stage.folder / "adapter").exists():
         return Outcome(["model"], kept=kept, metrics=metrics)
     # The adapter's config names its base by an absolute path, which is no part of what was made.

@@ -10,7 +10,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from llmctl.errors import UserError, require_package
+from llmctl.errors import UserError
 from llmctl.tokens.statistics import Statistics
 
 COLOURS = ("#b5d4f4", "#f4d9a6", "#c6e8c0", "#e9c3ea", "#f2b8b5")  # of neighbouring tokens, one after the other
@@ -44,11 +44,10 @@ def plot_statistics(found: dict[str, Statistics], file: Path) -> None:
     """Bars of bytes per token by text and tokenizer.
 
     Raises:
-        UserError: matplotlib is not installed, or `file` is of no kind that it writes.
+        UserError: `file` is of no kind that is written.
     """
     if file.suffix not in PLOTS:
         raise UserError(f"--plot {file}: expected a name that ends in {', '.join(PLOTS)}")
-    require_package("matplotlib", "--plot")
     import matplotlib
 
     matplotlib.use("Agg")

@@ -10,7 +10,7 @@ import torch
 from llmctl.evals.bits import bits_per_byte
 from llmctl.evals.continuations import Fork, continuation_log_probabilities
 from llmctl.evals.fewshot import SuiteResult, compare, evaluate
-from llmctl.evals.positions import long_enough, loss_by_position
+from llmctl.evals.positions import by_range, curve_edges, long_enough, position_losses
 from llmctl.evals.score import token_log_probabilities
 from llmctl.model.attention import use_packed_attention
 from llmctl.model.build import ModelShape, build_model
@@ -56,9 +56,21 @@ def test_bits_per_byte_of_a_model_that_knows_nothing(model, tokenizer):
 def test_loss_by_position_splits_the_mean(model, tokenizer, texts):
     sequences = long_enough(tokenizer, ["too short", *texts], 96, limit=3)
     assert [len(ids) for ids in sequences] == [97] * 3
-    whole = loss_by_position(model, sequences, [0, 96])[0, 96]
-    parts = loss_by_position(model, sequences, [0, 32, 96])
-    assert whole == pytest.approx((parts[0, 32] * 32 + parts[32, 96] * 64) / 96, rel=1e-5)
+    losses = position_losses(model, sequences)
+    whole, _ = by_range(losses, [0, 96])[0, 96]
+    parts = by_range(losses, [0, 32, 96])
+    assert whole == pytest.approx((parts[0, 32][0] * 32 + parts[32, 96][0] * 64) / 96, rel=1e-5)
+    means = losses[:, 32:].mean(axis=1)
+    assert parts[32, 96][1] == pytest.approx(np.sqrt(((means - means.mean()) ** 2).sum() / 2 / 3))
+
+
+@pytest.mark.parametrize("length", [8, 17, 512, 65536])
+def test_a_curve_covers_all_positions_in_ranges_that_grow(length):
+    edges = curve_edges(length)
+    assert (edges[0], edges[-1]) == (0, length)
+    sizes = np.diff(edges)
+    assert (sizes > 0).all()
+    assert len(sizes) <= 32
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 30])

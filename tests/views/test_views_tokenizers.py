@@ -38,7 +38,6 @@ def test_statistics_by_language_and_source(run, tokenizer, tokenizer_folder, tmp
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_chart_is_drawn(run, tmp_path, suffix):
-    pytest.importorskip("matplotlib", reason="the optional matplotlib package is not installed")
     file = tmp_path / f"chart.{suffix}"
     result = run_llmctl("tokenizer", "stats", "small", "--runs", run, "--plot", file)
     assert result.returncode == 0, result.stderr
