@@ -70,9 +70,8 @@ def main() -> None:
             found["dense_seconds"] = seconds(dense(lengths))
         results.append(found)
         share = found["seconds"] / results[0]["seconds"]
-        print(
-            f"{count:>4} documents of {lengths[0]:>6,}: {found['seconds']:8.2f} s, {share:.4f} of the whole; squares {squares:.4f}"
-        )
+        told = f"{count:>4} documents of {lengths[0]:>6,}: {found['seconds']:8.2f} s, {share:.4f} of the whole"
+        print(f"{told}; squares {squares:.4f}")
         if "dense_seconds" in found:
             print(
                 f"     dense mask: {found['dense_seconds']:8.2f} s, {found['dense_seconds'] / found['seconds']:.1f} times as long"

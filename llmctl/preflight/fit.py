@@ -37,8 +37,8 @@ class Task:
 
     @property
     def micro_batch(self) -> int:
-        """The recipe's, or what a rank would choose: on a CPU one of `CPU_TOKENS`, on a GPU the largest that fits, or one row where
-        ranks share it."""
+        """The recipe's, or what a rank would choose: on a CPU one of `CPU_TOKENS`; on a GPU the largest that fits, or one row
+        where ranks share it."""
         if self.table.micro_batch is not None:
             return self.table.micro_batch
         sizes = candidates(self.table.steps.fewest_rows, max(1, self.machine.ranks // self.table.sequence_parallel))

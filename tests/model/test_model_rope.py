@@ -1,5 +1,7 @@
 import json
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -32,8 +34,6 @@ def plain(theta: float = THETA) -> torch.Tensor:
 @pytest.mark.parametrize("layers", ["full", "sliding", "all"])
 def test_each_method_is_its_formula_in_transformers_own_module(scaling, layers, tmp_path, tokenizer):
     """The frequencies that the model turns by, and those of the exported folder, by kind of layer."""
-    from dataclasses import replace
-
     model = build_model(SHAPE, 1)
     extend_context(model, replace(scaling, layers=layers), 512)
     expected = torch.tensor(scaling.inverse_frequencies(THETA, ROTATED))
@@ -76,15 +76,21 @@ def test_olmo_3s_own_numbers():
 def test_flat_positions_of_other_architectures(tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128}
-    llama = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=2, max_position_embeddings=64))
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 128,
+    }
+    llama: Any = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=2, max_position_embeddings=64))
     theta = llama.config.rope_parameters["rope_theta"]
     for scaling in METHODS:
         model = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=2, max_position_embeddings=64))
         extend_context(model, scaling, 512)
         expected = torch.tensor(scaling.inverse_frequencies(theta, 16))
         torch.testing.assert_close(model.model.rotary_emb.inv_freq, expected, rtol=2e-6, atol=0)
-    mixed = Qwen2ForCausalLM(
+    mixed: Any = Qwen2ForCausalLM(
         Qwen2Config(**sizes, num_hidden_layers=4, max_position_embeddings=64, use_sliding_window=True, max_window_layers=2)
     )
     with pytest.raises(UserError, match=r'one set of positions for all layers of a qwen2 model.*set rope.layers = "all"'):
@@ -116,7 +122,7 @@ def test_gemma_3_keeps_another_base_for_each_kind_of_layer():
 def test_positions_rotated_in_part_stay_so():
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-    config = GPTNeoXConfig(
+    config: Any = GPTNeoXConfig(
         hidden_size=64,
         num_attention_heads=2,
         num_hidden_layers=1,

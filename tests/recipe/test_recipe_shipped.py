@@ -12,7 +12,8 @@ from llmctl.train.schedule import Schedule
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 # Weights with the padded vocabulary of 100,352, input embedding included: 267M is Olmo 3's "190M".
 WEIGHTS = {"olmo_190m": 267e6, "olmo_1b": 1.48e9, "olmo3_7b": 7.30e9, "olmo3_32b": 32.2e9}
-RANKS = {"olmo_small": 2, "olmo_190m": 8, "olmo_1b": 8, "olmo3_7b": 512, "olmo3_32b": 1024, "continue_pretrained": 1}
+RANKS = {"olmo_small": 2, "olmo_190m": 8, "olmo_1b": 8, "olmo3_7b": 512, "olmo3_32b": 1024}
+RANKS |= {"continue_pretrained": 1, "long_64k": 1}
 
 
 def test_all_are_there():

@@ -93,7 +93,7 @@ def test_buckets_share_the_long_tokens_as_the_recipe_says(mixed, tmp_path):
     of_short, of_long = (int(lengths[documents][which].sum()) for which in (lengths[documents] < 400, lengths[documents] >= 400))
     assert 2048 <= of_short < 2048 + 400  # half of the stage is long, a quarter of that in the first bucket
     assert 6144 <= of_long < 6144 + 512
-    left = int(re.search(r"code +400 and more +\d+ +[\d,]+ +(\d+)", ran.stdout)[1])
+    (left,) = map(int, re.findall(r"code +400 and more +\d+ +[\d,]+ +(\d+)", ran.stdout))
     assert left == (lengths >= 400).sum() - int(0.2 * (lengths >= 400).sum())
     rows = TrainingRows(TrainJob.read(next((tmp_path / "mixed" / "tiny").glob("longctx-*/job.json"))))
     whole = [length for row in range(len(rows.sources[0])) for _, start, length in rows.sources[0].pieces(row) if start == 0]
