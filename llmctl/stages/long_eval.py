@@ -33,8 +33,8 @@ def evaluate_long(compared: list[Checkpoint], corpus: Path, recipe: Recipe, plot
     config = load_config(checkpoint.model)
     length = int(config.max_position_embeddings)
     short = length_before(config)
-    if len(compared) > 1:
-        short = int(load_config(compared[0].model).max_position_embeddings)
+    if len(compared) > 1 and (before := int(load_config(compared[0].model).max_position_embeddings)) < length:
+        short = before
     tokenizer = load_tokenizer(checkpoint.model)
     guard = guard_of(recipe, checkpoint.name)
     found = materials(corpus, recipe, tokenizer, min(short, length), length, guard)
