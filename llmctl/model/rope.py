@@ -70,36 +70,6 @@ class RopeScaling:
             "attention_factor": self.attention_factor,
         }
 
-    def inverse_frequencies(self, theta: float, rotated: int) -> list[float]:
-        """Radians a token of each dimension pair, [rotated / 2], by the papers' formulas."""
-        plain = [theta ** (-2 * index / rotated) for index in range(rotated // 2)]
-        if self.method in ("ntk", "base"):
-            base = self.parameters(theta, rotated)["rope_theta"]
-            return [base ** (-2 * index / rotated) for index in range(rotated // 2)]
-        if self.method == "none":
-            return plain
-        # Share of the factor that each pair gets: 0 leaves it as it is, 1 slows it down in full.
-        if self.method == "linear":
-            shares = [1.0] * len(plain)
-        elif self.method == "yarn":
-            shares = self._yarn_ramp(theta, rotated)
-        else:
-            shares = [self._llama3_share(2 * math.pi / frequency) for frequency in plain]
-        return [frequency * (1 - share) + frequency / self.factor * share for frequency, share in zip(plain, shares, strict=True)]
-
-    def _yarn_ramp(self, theta: float, rotated: int) -> list[float]:
-        def dimension(rotations: float) -> float:
-            return rotated * math.log(self.original_length / (rotations * 2 * math.pi)) / (2 * math.log(theta))
-
-        low = max(math.floor(dimension(self.beta_fast)), 0)
-        high = min(math.ceil(dimension(self.beta_slow)), rotated - 1)
-        return [min(1.0, max(0.0, (index - low) / ((high - low) or 1e-3))) for index in range(rotated // 2)]
-
-    def _llama3_share(self, wavelength: float) -> float:
-        rotations = self.original_length / wavelength
-        low, high = self.low_frequency_factor, self.high_frequency_factor
-        return 1 - min(1.0, max(0.0, (rotations - low) / (high - low)))
-
 
 def extend_context(model: Any, scaling: RopeScaling, new_length: int) -> None:
     """Rescale the rotary positions of `model` in place for a context of `new_length` tokens.

@@ -164,6 +164,12 @@ def check_context(recipe: Recipe, stage: LongContextTable) -> Iterator[Problem]:
     yield from check_long_documents(recipe, stage)
     if (stage.rope.method == "base") != (stage.rope.theta is not None):
         yield "rope.theta", 'method = "base" needs theta, the new base, and no other method has it'
+    rope = stage.rope
+    if rope.beta_fast <= rope.beta_slow:
+        yield "rope.beta_fast", f"beta_fast = {rope.beta_fast:g} must be more than beta_slow = {rope.beta_slow:g}"
+    if rope.high_frequency_factor <= rope.low_frequency_factor:
+        low, high = f"low_frequency_factor = {rope.low_frequency_factor:g}", f"{rope.high_frequency_factor:g}"
+        yield "rope.high_frequency_factor", f"high_frequency_factor = {high} must be more than {low}"
     parents = [recipe.stages[name] for name in parents_of(stage, recipe)]
     for parent in parents:
         length = getattr(parent, "seq_len", None)

@@ -56,7 +56,9 @@ def identity(table: BaseModel) -> dict[str, Any]:
     """The fields that decide the outcome, as plain values."""
     values = table.model_dump(mode="json", by_alias=True)
     for name, info in type(table).model_fields.items():
-        extra = info.json_schema_extra
+        extra, key, inner = info.json_schema_extra, info.alias or name, getattr(table, name)
         if isinstance(extra, dict) and extra.get("role") == "execution":
-            values.pop(info.alias or name, None)
+            values.pop(key, None)
+        elif isinstance(inner, BaseModel):
+            values[key] = identity(inner)
     return values

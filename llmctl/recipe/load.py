@@ -133,12 +133,16 @@ def read(file: Path, seen: tuple[Path, ...] = ()) -> Source:
     return Source(file, merge(base.values, values), base.places | places)
 
 
+REPLACED = {"buckets"}
+"""Tables whose keys are data: one that extends a recipe has its own in their place."""
+
+
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         if value is False and key in below and not isinstance(below[key], bool):
             merged.pop(key)
-        elif isinstance(value, dict) and isinstance(below.get(key), dict):
+        elif isinstance(value, dict) and isinstance(below.get(key), dict) and key not in REPLACED:
             merged[key] = merge(below[key], value)
         else:
             merged[key] = value

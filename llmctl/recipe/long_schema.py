@@ -63,7 +63,7 @@ class SyntheticTable(Table):
     """Who writes: template (no model), a model's folder or hub name, or the http address of an OpenAI-compatible endpoint."""
     model: str | None = None
     """Name of the model at an endpoint."""
-    api_key_variable: str = "OPENAI_API_KEY"
+    api_key_variable: str = execution("OPENAI_API_KEY")
     """Environment variable that holds the key of an endpoint; it may be unset."""
     min_document_tokens: Length | None = None
     """Documents from this length on are taken. Left out: half of seq_len."""

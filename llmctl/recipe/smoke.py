@@ -53,6 +53,9 @@ def _shrink_stage(stage: dict[str, Any]) -> None:
     stage["warmup_steps"] = min(2, _whole(stage.get("warmup_steps"), 0))
     stage["max_repetition"] = 1e6
     stage.pop("buckets", None)
+    if isinstance(synthetic := stage.get("synthetic"), dict):  # a model would write for hours
+        shares = {key: value for key, value in synthetic.items() if key.endswith("_share")}
+        stage["synthetic"] = shares | {"min_document_tokens": length // 2}
     if isinstance(rope := stage.get("rope"), dict):
         # The shrunk lengths stand in another ratio; the parent's length is what the factor starts from.
         rope["factor"] = min(float(rope.get("factor", 8.0)), 8.0)

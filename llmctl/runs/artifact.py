@@ -105,7 +105,7 @@ class Artifact:
             file.truncate(0)
             file.write(f"pid {os.getpid()}")
             file.flush()
-            for left in self.folder.glob(".*.tmp-*"):  # by a process that was killed while it wrote
+            for left in self.folder.rglob(".*.tmp-*"):  # by a process that was killed while it wrote
                 left.unlink()
             yield
 

@@ -26,11 +26,15 @@ def staged_file(final: Path) -> Iterator[IO[bytes]]:
     """A file to write into that becomes `final`, whole and synced, when the block ends without an error."""
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = final.with_name(f".{final.name}.tmp-{os.getpid()}")
-    with aside.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, final)
+    try:
+        with aside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, final)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     sync(final.parent)
 
 

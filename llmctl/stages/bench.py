@@ -102,7 +102,7 @@ def parts_of(table: TrainTable, shards: Path, lengths: np.ndarray) -> list[Any]:
         return [every]
     file = shards / "long.npy"
     np.save(file, long)
-    parts = [replace(every, share=table.long_share, documents=str(file), truncate=True, label="long")]
+    parts = [replace(every, share=table.long_share, documents=str(file), truncate=table.too_long == "truncate", label="long")]
     return parts + ([replace(every, share=1 - table.long_share)] if table.long_share < 1 else [])
 
 

@@ -67,6 +67,7 @@ def require_long(stage: Stage, found: Pools, kept: Pools) -> None:
         there.append(f"{source} has {', '.join(counts) or 'none of 64 tokens and more'}")
     filtered_out = sum(len(buckets[empty[0]].documents) for buckets in found.values())
     why = f", {filtered_out} were left out for their compressibility" if filtered_out else ""
+    why += f' (too_long = "drop" leaves out what has more than {table.seq_len:,})' if table.too_long == "drop" else ""
     raise UserError(
         f"[{stage.name}] no document of {bucket.name} tokens is there{why}. "
         f"Documents by their tokens: {'; '.join(there)}. Name sources of longer documents in long_mix, set buckets to lengths "
@@ -94,10 +95,10 @@ def compressibility(stage: Stage, source: str, bucket: Bucket) -> np.ndarray:
 
 
 def texts_of(stage: Stage, source: str, documents: np.ndarray, most: int | None = None) -> Iterator[str]:
-    """The text of documents, of each the first `most` tokens, read back from their ids."""
+    """The text of documents, of each the first `most` tokens, read back from their ids; their middles are where they were."""
     from llmctl.tokens.tokenizer import load_tokenizer
 
-    tokenizer, shards = load_tokenizer(str(stage.tokenizer)), TokenShards(stage.shards(source))
+    tokenizer, shards = load_tokenizer(str(stage.tokenizer)), TokenShards(stage.plain_shards(source))
     for document in documents.tolist():
         first, end = int(shards.offsets[document]), int(shards.offsets[document + 1])
         end = end if most is None else min(end, first + most)
@@ -142,9 +143,13 @@ def drawn_from(stage: Stage, source: str, buckets: list[Bucket], wanted: list[fl
                 f"{tokens / max(1, there):.1f} times as many (max_repetition = {most:g}); give the bucket a smaller part, "
                 "the stage a smaller long_share or fewer tokens, or name more sources in long_mix"
             )
-        seed = int.from_bytes(f"{stage.recipe.seed}/{source}/{bucket.low}".encode(), "big")
-        found.append(draw(bucket, tokens, capacity, seed))
+        found.append(draw(bucket, tokens, capacity, seed_of(stage, source, bucket.low)))
     return found
+
+
+def seed_of(stage: Stage, *what: Any) -> int:
+    """Of its own for all that is drawn: a later stage on the same source has other documents than the ones before."""
+    return int.from_bytes("/".join(map(str, (stage.seed, stage.name, *what))).encode(), "big")
 
 
 def show(stage: Stage, found: Pools, kept: Pools, drawn: dict[str, list[np.ndarray]]) -> None:

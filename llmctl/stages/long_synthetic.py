@@ -4,7 +4,8 @@ They are written in parts, so that a stage that was stopped goes on with the par
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from llmctl import events
 from llmctl.errors import UserError
 from llmctl.runs.files import read_json, write_json
 from llmctl.stages.context import table_of
-from llmctl.stages.long_documents import texts_of
+from llmctl.stages.long_documents import seed_of, texts_of
 from llmctl.stages.training import Stage
 from llmctl.tokens.shards import TokenShards
 
@@ -34,7 +35,7 @@ def synthetic_parts(stage: Stage) -> list[Any]:
     wanted = {"cwe": table.synthetic.cwe_share, "rex": table.synthetic.rex_share}
     if not any(wanted.values()):
         return []
-    generator = open_generator(table.synthetic, stage.recipe.seed)
+    generator = cache(partial(open_generator, table.synthetic, stage.seed))  # asked for where something is to be written
     documents = {source: long_enough(stage, source) for source in table.long_mix or table.mix}
     if not any(map(len, documents.values())):
         raise UserError(
@@ -51,11 +52,11 @@ def shortest(stage: Stage) -> int:
 
 def long_enough(stage: Stage, source: str) -> np.ndarray:
     """Numbers of the documents that tasks are woven into, in an order of the seed."""
-    numbers = np.flatnonzero(TokenShards(stage.shards(source)).lengths >= shortest(stage))
-    return np.random.default_rng(stage.recipe.seed).permutation(numbers)
+    numbers = np.flatnonzero(TokenShards(stage.plain_shards(source)).lengths >= shortest(stage))
+    return np.random.default_rng(seed_of(stage, source)).permutation(numbers)
 
 
-def of_kind(stage: Stage, kind: str, share: float, documents: dict[str, np.ndarray], generator: Any) -> list[Any]:
+def of_kind(stage: Stage, kind: str, share: float, documents: dict[str, np.ndarray], generator: Callable[[], Any]) -> list[Any]:
     from llmctl.train.job import DataPart
 
     table, total = table_of(stage), sum(map(len, documents.values()))
@@ -83,7 +84,7 @@ def written(stage: Stage, kind: str, source: str, numbers: np.ndarray, most: int
     if (shards := folder / "shards").exists():
         return shards
     capacity = int(ROOM * table.seq_len)
-    lengths = np.minimum(TokenShards(stage.shards(source)).lengths[numbers], capacity)
+    lengths = np.minimum(TokenShards(stage.plain_shards(source)).lengths[numbers], capacity)
     if table.tokens is not None:
         most = min(most, int(np.searchsorted(np.cumsum(lengths), share * table.tokens)) + 1)
     write_parts(stage, kind, source, numbers, most, generator, folder)
@@ -116,7 +117,7 @@ def write_parts(stage: Stage, kind: Any, source: str, numbers: np.ndarray, most:
             texts = texts_of(stage, source, chunk, capacity)
             documents = (Document(text, f"{source}-{name}", source, "") for name, text in zip(chunk.tolist(), texts, strict=True))
             with writing(file) as write:
-                for document in synthesize(kind, documents, generator, stage.recipe.seed, tally, most - whole.documents_out):
+                for document in synthesize(kind, documents, generator(), stage.seed, tally, most - whole.documents_out):
                     write(document)
                     done = whole.documents_out + tally.documents_out
                     events.progress(f"weaving {kind} into {source}", min(done, most), most, "documents")

@@ -13,7 +13,7 @@ from llmctl.stages.long_proof import report
 from llmctl.stages.long_synthetic import synthetic_parts
 from llmctl.stages.training import Specialty, Stage
 
-MOST_PACKED = 100_000  # documents that the table of packings is made for
+MOST_PACKED = 100_000  # documents of a part that the table of packings is made for
 
 
 def data(stage: Stage) -> list[Any]:
@@ -33,19 +33,22 @@ def data(stage: Stage) -> list[Any]:
 
 
 def show_packing(stage: Stage, parts: list[Any]) -> None:
-    """Padding and cut documents of the stage's packing, beside the ways that others pack."""
+    """Padding and cut documents of each part's packing, beside the ways that others pack; of many documents a sample."""
     from llmctl.tokens.packing_table import compare
     from llmctl.tokens.shards import TokenShards
 
-    table, found = table_of(stage), []
+    table, rows = table_of(stage), []
     for part in parts:
         lengths = TokenShards(Path(part.shards)).lengths
         lengths = lengths if part.documents is None else lengths[np.load(part.documents)]
-        found.append(np.minimum(lengths, table.seq_len) if part.truncate else lengths)
-    lengths = np.random.default_rng(0).permutation(np.concatenate(found))[:MOST_PACKED]
-    rows = [(way.name, f"{way.rows:,}", f"{way.padding:.1%}", f"{way.cut:,}") for way in compare(lengths, table.seq_len)]
-    title = f"{stage.name}: {len(lengths):,} documents in rows of {table.seq_len:,} tokens"
-    events.emit(events.Table(title, ("packing", "rows", "padding", "documents cut"), tuple(rows)))
+        if len(lengths) > MOST_PACKED:
+            lengths = np.random.default_rng(0).choice(lengths, MOST_PACKED, replace=False)
+        best, first, stream = compare(np.minimum(lengths, table.seq_len) if part.truncate else lengths, table.seq_len)
+        filled = [f"{way.rows:,} rows, {way.padding:.1%}" for way in (best, first)]
+        cut = (f"{stream.rows:,} rows, {stream.cut:,}", f"{best.cut:,}")
+        rows.append((part.name, f"{len(lengths):,}", *filled, *cut))
+    columns = ("source", "documents", "best fit: padding", "first fit: padding", "one stream: documents cut", "longer than a row")
+    events.emit(events.Table(f"{stage.name}: packing in rows of {table.seq_len:,} tokens", columns, tuple(rows)))
 
 
 def additions(stage: Stage) -> dict[str, Any]:

@@ -37,6 +37,18 @@ class Runner:
             made[node.name] = self.make_node(node, made, wanted=node.name in targets)
         return made
 
+    def to_make(self, targets: list[str]) -> dict[str, Artifact | None]:
+        """What of `targets` and what they need is not done yet: by name, its artifact, as far as that is known."""
+        done: dict[str, Artifact] = {}
+        missing: dict[str, Artifact | None] = {}
+        for node in needed_for(build_graph(self.recipe), targets):
+            artifact = self.artifact(node, done) if all(name in done for name in node.parents) else None
+            if artifact is not None and artifact.done:
+                done[node.name] = artifact
+            else:
+                missing[node.name] = artifact
+        return missing
+
     def make_node(self, node: Node, made: dict[str, Artifact], wanted: bool = True) -> Artifact:
         """Make one node from its parents' artifacts. `wanted`: it is what was asked for, and not only needed for that."""
         artifact = self.artifact(node, made)

@@ -16,7 +16,7 @@ from llmctl.recipe.schema import AverageTable, Recipe, TrainTable
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.files import write_json
 from llmctl.runs.store import Run, RunStore, default_root
-from llmctl.stages.graph import build_graph, needed_for
+from llmctl.stages.graph import build_graph
 from llmctl.stages.runner import Runner
 
 Show = Callable[[Artifact], AbstractContextManager[object]]
@@ -54,15 +54,16 @@ class OpenRun:
         Raises:
             UserError: their batches cannot be shared by the ranks. Nothing is written then.
         """
-        graph = build_graph(self.recipe)
         joined, rank = joined_ranks(ranks)
-        for node in needed_for(graph, targets):
-            if isinstance(table := self.recipe.stages.get(node.name), TrainTable):
+        runner = Runner(self.recipe, self.store, show, ranks, rank)
+        for name, artifact in runner.to_make(targets).items():
+            trained = artifact is not None and (artifact.folder / "model").exists()  # the measuring is left, which is rank 0's
+            if isinstance(table := self.recipe.stages.get(name), TrainTable) and not trained:
                 check = check_groups if table.batch_tokens is None else check_shared
                 check(table, joined if joined > 1 else ranks or table.processes)
         if rank == 0:
             self.store.record_recipe(self.recipe.name, self.origin | {"resolved": dump_recipe(self.recipe)})
-        return Runner(self.recipe, self.store, show, ranks, rank).make(targets)
+        return runner.make(targets)
 
 
 def launched() -> tuple[int, int]:

@@ -15,7 +15,7 @@ from llmctl.interrupts import raise_if_asked
 from llmctl.preflight.ladder import filled_in
 from llmctl.preflight.plan import plan_stage
 from llmctl.recipe.graph import identity
-from llmctl.recipe.schema import ChatTable, EvalTable, Recipe, TrainTable
+from llmctl.recipe.schema import ChatTable, EvalTable, LongContextTable, Recipe, TrainTable
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
@@ -83,11 +83,19 @@ class Stage:
             return str(self.parent.folder / "model")
         return self.table.from_
 
+    @property
+    def seed(self) -> int:
+        return self.recipe.seed if self.table.seed is None else self.table.seed
+
+    def plain_shards(self, source: str) -> Path:
+        """Token shards of a source of text, as its documents are."""
+        return self.context.parents["tokens"].folder / "shards" / source
+
     def shards(self, source: str) -> Path:
-        """Token shards of a source of text; of one whose middles are moved, made in the stage's own folder."""
+        """The same; of a source whose middles are moved, made in the stage's own folder."""
         infilling = self.table.infilling
         if infilling is None or source not in infilling.sources:
-            return self.context.parents["tokens"].folder / "shards" / source
+            return self.plain_shards(source)
         from llmctl.stages.tokens import tokenise
 
         return tokenise(self.corpus, source, str(self.tokenizer), self.folder / "data" / source, infilling)
@@ -115,6 +123,8 @@ def node(recipe: Recipe, table: TrainTable) -> Node:
         parents.append(str(table.from_))
     elif table.from_ is not None and Path(table.from_).exists():
         outside[table.from_] = fingerprint_path(Path(table.from_))
+    if isinstance(table, LongContextTable) and Path(table.synthetic.generator).exists():
+        outside[table.synthetic.generator] = fingerprint_path(Path(table.synthetic.generator))
     decides = {
         "stage": identity(table),
         "model": recipe.model.model_dump(mode="json") if recipe.model and table.from_ is None else None,
@@ -196,7 +206,7 @@ def make_job(stage: Stage, ranks: int) -> Any:
         shape=shape,
         parent=stage.parent_model,
         moments=moments(stage),
-        seed=recipe.seed if table.seed is None else table.seed,
+        seed=stage.seed,
         deepspeed=recipe.deepspeed,
         **special.additions(stage),
     )

@@ -30,13 +30,40 @@ def plain(theta: float = THETA) -> torch.Tensor:
     return torch.tensor([theta ** (-2 * index / ROTATED) for index in range(ROTATED // 2)])
 
 
+def by_formula(scaling: RopeScaling, theta: float, rotated: int) -> list[float]:
+    """Radians a token of each dimension pair, [rotated / 2], by the papers' formulas."""
+    if scaling.method == "base":
+        theta = scaling.theta or 0
+    elif scaling.method == "ntk":
+        theta *= scaling.factor ** (rotated / (rotated - 2))
+    plain = [theta ** (-2 * index / rotated) for index in range(rotated // 2)]
+    shares = {"linear": [1.0] * len(plain), "yarn": yarn_ramp(scaling, theta, rotated)}.get(scaling.method)
+    if scaling.method == "llama3":
+        low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+        turns = [scaling.original_length * frequency / (2 * math.pi) for frequency in plain]
+        shares = [1 - min(1.0, max(0.0, (turn - low) / (high - low))) for turn in turns]
+    if shares is None:
+        return plain
+    return [f * (1 - share) + f / scaling.factor * share for f, share in zip(plain, shares, strict=True)]
+
+
+def yarn_ramp(scaling: RopeScaling, theta: float, rotated: int) -> list[float]:
+    """arXiv 2309.00071, section 3.2, its bounds in dimensions."""
+
+    def dimension(rotations: float) -> float:
+        return rotated * math.log(scaling.original_length / (rotations * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = max(math.floor(dimension(scaling.beta_fast)), 0), min(math.ceil(dimension(scaling.beta_slow)), rotated - 1)
+    return [min(1.0, max(0.0, (index - low) / (high - low))) for index in range(rotated // 2)]
+
+
 @pytest.mark.parametrize("scaling", METHODS, ids=lambda scaling: scaling.method)
 @pytest.mark.parametrize("layers", ["full", "sliding", "all"])
 def test_each_method_is_its_formula_in_transformers_own_module(scaling, layers, tmp_path, tokenizer):
     """The frequencies that the model turns by, and those of the exported folder, by kind of layer."""
     model = build_model(SHAPE, 1)
     extend_context(model, replace(scaling, layers=layers), 512)
-    expected = torch.tensor(scaling.inverse_frequencies(THETA, ROTATED))
+    expected = torch.tensor(by_formula(scaling, THETA, ROTATED))
     assert not torch.allclose(expected, plain())
     save_model(model, tokenizer, tmp_path / "model")
     for candidate in (model, load_model(str(tmp_path / "model"))):
@@ -55,7 +82,7 @@ def test_each_method_is_its_formula_in_transformers_own_module(scaling, layers, 
 
 
 def test_what_the_methods_do_to_the_fastest_and_the_slowest_pair():
-    slowed = {s.method: plain() / torch.tensor(s.inverse_frequencies(THETA, ROTATED)) for s in METHODS[::-1]}
+    slowed = {s.method: plain() / torch.tensor(by_formula(s, THETA, ROTATED)) for s in METHODS[::-1]}
     torch.testing.assert_close(slowed["linear"], torch.full((ROTATED // 2,), 8.0))
     assert (slowed["ntk"][0], slowed["ntk"][-1]) == (pytest.approx(1), pytest.approx(8))
     assert (slowed["yarn"][0], slowed["yarn"][-1]) == (pytest.approx(1), pytest.approx(8))
@@ -68,7 +95,7 @@ def test_olmo_3s_own_numbers():
     formula by hand: 128 ln(8192 / 2 pi r) / (2 ln 500000) is 18.1 for r = 32 and 34.98 for r = 1)."""
     olmo = RopeScaling("yarn", 8.0, 8192)
     assert olmo.attention_factor == 1.2079441541679836
-    slowed = [THETA ** (-2 * i / 128) / f for i, f in enumerate(olmo.inverse_frequencies(THETA, 128))]
+    slowed = [THETA ** (-2 * i / 128) / f for i, f in enumerate(by_formula(olmo, THETA, 128))]
     assert slowed[18:19] + slowed[35:36] == pytest.approx([1, 8])
     assert 1.001 < slowed[19] < slowed[34] < 7.9
 
@@ -88,7 +115,7 @@ def test_flat_positions_of_other_architectures(tmp_path):
     for scaling in METHODS:
         model = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=2, max_position_embeddings=64))
         extend_context(model, scaling, 512)
-        expected = torch.tensor(scaling.inverse_frequencies(theta, 16))
+        expected = torch.tensor(by_formula(scaling, theta, 16))
         torch.testing.assert_close(model.model.rotary_emb.inv_freq, expected, rtol=2e-6, atol=0)
     mixed: Any = Qwen2ForCausalLM(
         Qwen2Config(**sizes, num_hidden_layers=4, max_position_embeddings=64, use_sliding_window=True, max_window_layers=2)
@@ -114,7 +141,7 @@ def test_gemma_3_keeps_another_base_for_each_kind_of_layer():
     assert thetas["full_attention"] != thetas["sliding_attention"]
     extend_context(model, METHODS[2], 512)
     rotary = model.model.rotary_emb
-    expected = torch.tensor(METHODS[2].inverse_frequencies(thetas["full_attention"], 16))
+    expected = torch.tensor(by_formula(METHODS[2], thetas["full_attention"], 16))
     torch.testing.assert_close(rotary.full_attention_inv_freq, expected, rtol=2e-6, atol=0)
     torch.testing.assert_close(rotary.sliding_attention_inv_freq, plain(thetas["sliding_attention"]), rtol=2e-6, atol=0)
 
@@ -136,7 +163,7 @@ def test_positions_rotated_in_part_stay_so():
     for scaling in METHODS:
         model = GPTNeoXForCausalLM(GPTNeoXConfig(**config.to_diff_dict()))
         extend_context(model, scaling, 512)
-        expected = torch.tensor(scaling.inverse_frequencies(theta, 8))
+        expected = torch.tensor(by_formula(scaling, theta, 8))
         torch.testing.assert_close(model.gpt_neox.rotary_emb.inv_freq, expected, rtol=2e-6, atol=0)
 
 

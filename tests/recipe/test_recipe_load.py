@@ -160,6 +160,14 @@ def test_extends_merges_tables_and_false_removes_a_stage(write_recipe, tmp_path)
     assert "in a circle" in errors(tmp_path / "recipe.toml")
 
 
+def test_buckets_of_a_recipe_take_the_place_of_those_that_it_extends(write_recipe, tmp_path):
+    long = '[longctx]\ntokens = 65536\nseq_len = "1k"\nbatch_tokens = 1024\nmix = { code = 1.0 }\nrope = { factor = 64 }\n'
+    (tmp_path / "base.toml").write_text(SOUND + long + "buckets = { 64 = 1, 128 = 2 }\n")
+    recipe = load_recipe(write_recipe('extends = "base.toml"\n[longctx.buckets]\n256 = 1\n1k = 3\n'))
+    assert recipe.stages["longctx"].buckets == {256: 1.0, 1024: 3.0}
+    assert recipe.stages["longctx"].rope.factor == 64
+
+
 def test_overrides(write_recipe):
     file = write_recipe(SOUND)
     recipe = load_recipe(file, ["pretrain.lr=0.5", "model.tie_embeddings=true", "sft=false"])
