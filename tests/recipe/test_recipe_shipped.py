@@ -53,7 +53,7 @@ def test_the_model_has_the_published_size(name):
 
 def test_olmo3_7b_has_the_published_numbers():
     recipe = load_recipe(REPOSITORY / "recipes" / "olmo3_7b.toml")
-    plans = {stage.name: plan_stage(stage) for stage in stage_order(recipe)}
+    plans = {stage.name: plan_stage(stage, 8) for stage in stage_order(recipe)}
     assert [s.name for s in stage_order(recipe)] == ["pretrain", "midtrain", "longctx", "think", "sft"]
     assert plans["pretrain"].shape.rows == 512
     assert plans["pretrain"].steps == pytest.approx(1_413_814, rel=1e-3)  # the report's last step of stage 1
