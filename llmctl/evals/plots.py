@@ -6,14 +6,10 @@ from typing import Any
 import numpy as np
 
 from llmctl.evals.long_context import Score
+from llmctl.tokens.buckets import short
 
 Curve = list[tuple[int, int, float, float]]
 """(first position, position after the last, mean loss, its standard error) of each range."""
-
-
-def length_name(tokens: int) -> str:
-    """4096 as "4k"."""
-    return f"{tokens // 1024}k" if tokens % 1024 == 0 else f"{tokens:,}"
 
 
 def _pyplot() -> Any:
@@ -41,14 +37,12 @@ def plot_curves(curves: dict[str, Curve], differences: dict[str, Curve], parent_
         axes.grid(alpha=0.25, linewidth=0.5)
     last = next(iter(curves.values()))[-1][1]
     if parent_length < last:
-        above.axvline(
-            parent_length, color="grey", linestyle="--", linewidth=1, label=f"parent's context, {length_name(parent_length)}"
-        )
+        above.axvline(parent_length, color="grey", linestyle="--", linewidth=1, label=f"parent's context, {short(parent_length)}")
         below.axvline(parent_length, color="grey", linestyle="--", linewidth=1)
     first = next(iter(curves.values()))[0][1] // 2
     ticks = [2**n for n in range(last.bit_length()) if first <= 2**n <= last]
     below.set_xscale("log", base=2)
-    below.set_xticks(ticks, [length_name(tick) for tick in ticks])
+    below.set_xticks(ticks, [short(tick) for tick in ticks])
     below.set_xlabel("position (tokens)")
     above.set_ylabel("loss (nats per token)")
     below.set_ylabel(f"difference to {next(iter(curves))}\n(nats per token)")
@@ -78,7 +72,7 @@ def plot_needles(maps: dict[str, dict[tuple[float, int], Score]], file: Path) ->
             text = f"{100 * score.chosen:.0f}\n({100 * score.exact:.0f})"
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
         image = axes.imshow(chosen, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-        axes.set_xticks(range(len(lengths)), [length_name(length) for length in lengths])
+        axes.set_xticks(range(len(lengths)), [short(length) for length in lengths])
         axes.set_yticks(range(len(depths)), [f"{100 * depth:.0f}" for depth in depths])
         axes.set_xlabel("context (tokens)")
         axes.set_title(name, fontsize=10)

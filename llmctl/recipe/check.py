@@ -15,6 +15,7 @@ from llmctl.recipe.presets import SHAPES, resolve_model
 from llmctl.recipe.schema import (
     RESERVED,
     AverageTable,
+    LongContextTable,
     Recipe,
     StageTable,
     TrainTable,
@@ -34,6 +35,7 @@ def check(recipe: Recipe, broken: Set[str] = frozenset()) -> list[Problem]:
     if "model" not in broken:
         problems += check_model(recipe)
     problems += check_deepspeed(recipe)
+    problems += check_long_questions(recipe, broken)
     for stage in recipe.stages.values():
         key: Key = (stage.name,) if stage.name == stage.kind else ("stage", stage.name)
         if stage.name in RESERVED:
@@ -48,6 +50,22 @@ def check(recipe: Recipe, broken: Set[str] = frozenset()) -> list[Problem]:
 def check_deepspeed(recipe: Recipe) -> Iterator[Problem]:
     for key, ours in decided_elsewhere(recipe.deepspeed):
         yield ("deepspeed", *key.split(".")), f"{key} is decided by a stage's own keys: {ours}"
+
+
+def check_long_questions(recipe: Recipe, broken: Set[str]) -> Iterator[Problem]:
+    """Nothing where a stage is broken: its length is not known."""
+    if "eval" in broken or broken - Recipe.model_fields.keys():
+        return
+    trained = [stage for stage in recipe.stages.values() if isinstance(stage, TrainTable)]
+    if not any(isinstance(stage, LongContextTable) for stage in trained):
+        return
+    longest = max(trained, key=lambda stage: stage.seq_len)
+    if longer := [length for length in recipe.eval.long.lengths if length > longest.seq_len]:
+        yield (
+            ("eval", "long", "lengths"),
+            f"lengths = {', '.join(f'{length:,}' for length in longer)}: longer than the longest seq_len of the stages, "
+            f"{longest.seq_len:,} of [{longest.name}]",
+        )
 
 
 def check_sources(recipe: Recipe) -> Iterator[Problem]:

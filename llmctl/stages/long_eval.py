@@ -43,16 +43,20 @@ def evaluate_long(compared: list[Checkpoint], corpus: Path, recipe: Recipe, plot
     show(checkpoint.name, found, results, comparisons)
     judge(checkpoint.name, guard.model_copy(update={"policy": "warn"}), comparisons)
     if plots is not None:
-        draw(found, results, plots)
-        events.say(f"pictures: {', '.join(str(file) for file in sorted(plots.glob('*.png')))}")
+        drawn = draw(found, results, plots)
+        events.say(f"pictures: {', '.join(map(str, drawn)) or 'none, for want of long documents and of a map of needles'}")
     return plain(found, results, comparisons)
 
 
 def length_before(config: Any) -> int:
     """The context that the positions of a model were first trained for, in tokens: its own where they are not scaled."""
-    parameters = config.rope_parameters or {}
+    from llmctl.model.rope import RECORD
+
+    parameters = getattr(config, "rope_parameters", None) or {}  # models without RoPE have none
     entries = [entry for entry in [parameters, *parameters.values()] if isinstance(entry, dict)]
     lengths = [entry["original_max_position_embeddings"] for entry in entries if "original_max_position_embeddings" in entry]
+    if record := getattr(config, RECORD, None):  # of linear, ntk and base the entries keep no length
+        lengths.append(record["original_length"])
     return int(min([*lengths, config.max_position_embeddings]))
 
 

@@ -54,7 +54,7 @@ def materials(corpus: Path, recipe: Recipe, tokenizer: Any, short: int, length: 
     from llmctl.suites.haystack import Haystack
 
     table, source = recipe.eval.long, str(recipe.reference_source)
-    lengths = sorted(table.lengths) or powers_of_two(short, length)
+    lengths = sorted(table.lengths) or lengths_between(short, length)
     haystack = Haystack(tokenizer, long_texts(corpus, recipe, lengths[-1]), 4 * lengths[-1])
     if haystack.generated:
         events.say("no long document is held out: the filler of the questions is generated sentences")
@@ -73,7 +73,7 @@ def materials(corpus: Path, recipe: Recipe, tokenizer: Any, short: int, length: 
     )
 
 
-def powers_of_two(short: int, length: int) -> list[int]:
+def lengths_between(short: int, length: int) -> list[int]:
     """`short`, twice as much, and so on, and `length` at the end."""
     found = [min(short, length)]
     while 2 * found[-1] < length:

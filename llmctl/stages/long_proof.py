@@ -1,7 +1,6 @@
 """What a long-context stage has to show: that the longer context is used, and that the old length has not suffered."""
 
-import tempfile
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmctl import events
@@ -23,18 +22,17 @@ def report(stage: Stage) -> dict[str, float]:
     Raises:
         StageFailed: the short context has suffered, and the recipe's policy is to stop then.
     """
-    from llmctl.model.load import load_model, save_model
     from llmctl.model.rope import extend_context
 
     assert stage.parent_model is not None
     table, tokenizer = table_of(stage), tokenizer_of(stage)
     found = materials(stage.corpus, stage.recipe, tokenizer, parent_length(stage), table.seq_len, table.guard)
-    with tempfile.TemporaryDirectory() as scaled:
-        model = load_model(stage.parent_model)
+
+    def scale(model: Any) -> None:
         extend_context(model, scaling(stage), table.seq_len)
-        save_model(model, tokenizer, Path(scaled) / "model")
-        del model
-        results = prove(found, {"before": stage.parent_model, SCALED: f"{scaled}/model", "after": str(stage.model)}, tokenizer)
+
+    models = {"before": stage.parent_model, SCALED: stage.parent_model, "after": str(stage.model)}
+    results = prove(found, models, tokenizer, {SCALED: scale})
     guard = compare(found, results["before"], results["after"])
     show(stage.name, found, results, guard)
     with staged_folder(stage.folder / "long") as folder:
@@ -45,12 +43,14 @@ def report(stage: Stage) -> dict[str, float]:
     return bits | metrics(found, results)
 
 
-def prove(found: Materials, models: dict[str, str], tokenizer: Any) -> dict[str, Measured]:
-    """Measure the models of these folders; the untrained one only by its loss."""
-    results = {}
+def prove(
+    found: Materials, models: dict[str, str], tokenizer: Any, changes: Mapping[str, Callable[[Any], None]] | None = None
+) -> dict[str, Measured]:
+    """Measure the models of these folders; those that are changed in memory first only by their loss."""
+    results, changes = {}, changes or {}
     for name, folder in models.items():
-        with opened(folder) as model:
-            results[name] = measure(model, tokenizer, found, curve_alone=name == SCALED)
+        with opened(folder, changes.get(name)) as model:
+            results[name] = measure(model, tokenizer, found, curve_alone=name in changes)
     return results
 
 

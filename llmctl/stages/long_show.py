@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl import events
-from llmctl.stages.long_measure import Materials, Measured
+from llmctl.stages.long_measure import Materials, Measured, lengths_between
 
 Results = dict[str, Measured]
 """By the name that tables show, the parent first."""
@@ -20,9 +20,8 @@ def show(name: str, found: Materials, results: Results, guard: list[Any]) -> Non
 
 
 def coarse_edges(found: Materials) -> list[int]:
-    """The parent's context, twice as much, and the second half."""
-    short, length = found.short, found.length
-    return sorted({0, min(short, length), *(edge for edge in (2 * short, length // 2) if short < edge < length), length})
+    """The parent's context, and ever twice as much."""
+    return [0, *lengths_between(found.short, found.length)]
 
 
 def show_positions(name: str, found: Materials, results: Results) -> None:
@@ -40,7 +39,7 @@ def show_positions(name: str, found: Materials, results: Results) -> None:
 def show_tasks(name: str, results: Results) -> None:
     """Choice accuracy and exact match of every model by task and length."""
     from llmctl.evals.long_context import scores_by
-    from llmctl.evals.plots import length_name
+    from llmctl.tokens.buckets import short
 
     models = {model: measured.answers for model, measured in results.items() if measured.answers}
     if not models:
@@ -61,7 +60,7 @@ def show_tasks(name: str, results: Results) -> None:
         if not any(getattr(s, value) for of_model in scores.values() for s in of_model.values()):
             events.say(f"{measure}: none, by no model")
             continue
-        columns = ("task", "model", *(["chance"] if value == "chosen" else []), *map(length_name, lengths))
+        columns = ("task", "model", *(["chance"] if value == "chosen" else []), *map(short, lengths))
         events.emit(events.Table(f"{name}: {measure} by length of the context, % ± standard error", columns, tuple(rows)))
 
 
@@ -82,7 +81,7 @@ def needle_maps(results: Results) -> dict[str, dict[tuple[float, int], Any]]:
 
 
 def show_needles(name: str, results: Results) -> None:
-    from llmctl.evals.plots import length_name
+    from llmctl.tokens.buckets import short
 
     maps = needle_maps(results)
     if not maps:
@@ -93,7 +92,7 @@ def show_needles(name: str, results: Results) -> None:
     for depth in sorted({depth for depth, _ in cells}):
         found = [f"{100 * scores[depth, length].chosen:.0f}" for scores in maps.values() for length in lengths]
         rows.append((f"{100 * depth:.0f} %", *found))
-    columns = ("depth", *(f"{model} {length_name(length)}" for model in maps for length in lengths))
+    columns = ("depth", *(f"{model} {short(length)}" for model in maps for length in lengths))
     asked = next(iter(cells.values()))
     title = f"{name}: needle found by depth and length, % of {asked.questions} by choice (chance {100 * asked.chance:.0f})"
     events.emit(events.Table(title, columns, tuple(rows)))
@@ -165,16 +164,20 @@ def curve(found: Materials, losses: Any) -> list[tuple[int, int, float, float]]:
     return [(low, high, *value) for (low, high), value in by_range(losses, curve_edges(found.length)).items()]
 
 
-def draw(found: Materials, results: Results, folder: Path) -> None:
-    """`loss_by_position.png` and `needle.png` in `folder`, as far as they were measured."""
+def draw(found: Materials, results: Results, folder: Path) -> list[Path]:
+    """`loss_by_position.png` and `needle.png` in `folder`, as far as they were measured; returns what was written."""
     from llmctl.evals.plots import plot_curves, plot_needles
 
     folder.mkdir(parents=True, exist_ok=True)
+    drawn: list[Path] = []
     if found.sequences:
         losses = {model: measured.losses for model, measured in results.items()}
         first, *others = losses
         curves = {model: curve(found, of_model) for model, of_model in losses.items()}
         differences = {model: curve(found, losses[model] - losses[first]) for model in others}
-        plot_curves(curves, differences, found.short, len(found.sequences), folder / "loss_by_position.png")
+        drawn.append(folder / "loss_by_position.png")
+        plot_curves(curves, differences, found.short, len(found.sequences), drawn[-1])
     if maps := needle_maps(results):
-        plot_needles(maps, folder / "needle.png")
+        drawn.append(folder / "needle.png")
+        plot_needles(maps, drawn[-1])
+    return drawn

@@ -1,6 +1,6 @@
 """Models opened for measuring, and the numbers that several stages report."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from llmctl.stages.training import Stage
 
 
 @contextmanager
-def opened(model: str | Path) -> Iterator[Any]:
-    """The model of a folder or a hub name on the fastest device, ready for packed scoring, without gradients."""
+def opened(model: str | Path, change: Callable[[Any], None] | None = None) -> Iterator[Any]:
+    """The model of a folder or a hub name on the fastest device, ready for packed scoring, without gradients; `change` is made
+    to it in memory."""
     import torch
 
     from llmctl.model.attention import use_packed_attention
@@ -19,6 +20,8 @@ def opened(model: str | Path) -> Iterator[Any]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(str(model), device=device)
+    if change is not None:
+        change(loaded)
     use_packed_attention(loaded)
     loaded.eval()
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=multiplies_bfloat16(device)):

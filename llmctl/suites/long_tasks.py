@@ -19,14 +19,15 @@ from llmctl.suites.haystack import Haystack
 from llmctl.suites.suite import Question
 from llmctl.suites.words import ADJECTIVES, NOUNS, keys, made_up
 
-VERSION = 1
+VERSION = 2
 CHOICES = 4
 VALUES = 3  # numbers of the key of needle_multivalue
 CHAINS, HOPS = 4, 4
 COMMONEST = 3
 COMMON_SHARES = (0.2, 0.14, 0.09)
 ZIPF = 2.0  # RULER's exponent
-GOODS = ("apples", "barley", "candles", "diamonds")
+GOODS: tuple[str, ...] = ("apples", "barley", "candles", "diamonds")
+AMOUNTS = range(2, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,24 +193,50 @@ def frequent_words(chance: random.Random, number: int, length: int, words: int, 
     return counted(made_up(len(counts), chance), counts, chance)
 
 
+Entries = tuple[str, list[tuple[int, str]], list[int]]
+"""What is asked, amounts with their kinds, and the choices, the right one first. The first of `goods` is asked for."""
+
+
 def aggregation(chance: random.Random, number: int, length: int, words: int, depth: float | None) -> Draft:
-    """By turns the number of a kind's entries, the largest of their amounts, and their sum."""
-    amounts = chance.sample(range(2, 100), min(max(8, length // 256), 40))
-    kinds = [GOODS[n % len(GOODS)] if n < 2 * len(GOODS) else chance.choice(GOODS) for n in range(len(amounts))]
-    lines = [(chance.random(), f"\nEntry: {amount} crates of {kind}.") for amount, kind in zip(amounts, kinds, strict=True)]
-    asked = chance.choice(GOODS)
-    of_kind = {good: [a for a, kind in zip(amounts, kinds, strict=True) if kind == good] for good in GOODS}
-    own, rest = of_kind[asked], [of_kind[good] for good in GOODS if good != asked]
-    if number % 3 == 0:
-        context, right = f"\nThe number of entries of {asked} is", len(own)
-        wrong = [*map(len, rest), *chance.sample([right + 1, right + 2, right + 3, right - 1], 4)]
-    elif number % 3 == 1:
-        context, right = f"\nThe largest entry of {asked} has, in crates,", max(own)
-        wrong = [*sorted(own)[:-1], *(amount for amount in amounts if amount not in own)]
-    else:
-        context, right = f"\nThe crates of all entries of {asked} together are", sum(own)
-        wrong = [*map(sum, rest), right + min(own), right - min(own), right + max(own)]
-    return Draft(lines, [blank(context, str(right), list(map(str, wrong)), ".", chance)])
+    """By turns the number of a kind's entries, the largest of their amounts, and their sum.
+
+    The four choices are drawn before it is drawn which of them is right, so that nothing about a number tells.
+    """
+    size, goods = min(max(12, length // 256), 40), chance.sample(GOODS, len(GOODS))
+    asked, make = goods[0], (entries_of_a_number, entries_with_a_largest, entries_of_a_sum)[number % 3]
+    context, entries, choices = make(goods, size, chance)
+    lines = [(chance.random(), f"\nEntry: {amount} crates of {kind}.") for amount, kind in entries]
+    right, *wrong = map(str, choices)
+    return Draft(lines, [blank(context.format(asked), right, wrong, ".", chance)])
+
+
+def entries_of_a_number(goods: list[str], size: int, chance: random.Random) -> Entries:
+    """About `size` entries, of each kind another number; the wrong choices are those of the other kinds."""
+    counts = chance.sample(range(1, size // 2), CHOICES)
+    kinds = [good for good, count in zip(goods, counts, strict=True) for _ in range(count)]
+    entries = list(zip(chance.sample(AMOUNTS, len(kinds)), kinds, strict=True))
+    return "\nThe number of entries of {} is", entries, counts
+
+
+def entries_with_a_largest(goods: list[str], size: int, chance: random.Random) -> Entries:
+    """Of the wrong choices the smaller are amounts of the kind that is asked for, and the larger of other kinds."""
+    asked, *others = goods
+    choices = chance.sample(AMOUNTS[20:], CHOICES)
+    own = [*chance.sample(AMOUNTS[:20], size // 4), *(choice for choice in choices if choice <= choices[0])]
+    rest = chance.sample([amount for amount in AMOUNTS if amount not in own and amount not in choices], size // 2)
+    rest += [choice for choice in choices if choice > choices[0]]
+    entries = [(amount, asked) for amount in own] + [(amount, chance.choice(others)) for amount in rest]
+    return "\nThe largest entry of {} has, in crates,", entries, choices
+
+
+def entries_of_a_sum(goods: list[str], size: int, chance: random.Random) -> Entries:
+    """As many of each kind; the wrong choices are the sums of the other kinds."""
+    sums: list[int] = []
+    while len(set(sums)) < len(goods):
+        amounts = chance.sample(AMOUNTS, size // len(goods) * len(goods))
+        sums = [sum(amounts[n :: len(goods)]) for n in range(len(goods))]
+    entries = [(amount, goods[n % len(goods)]) for n, amount in enumerate(amounts)]
+    return "\nThe crates of all entries of {} together are", entries, sums
 
 
 Maker = Callable[[random.Random, int, int, int, float | None], Draft]

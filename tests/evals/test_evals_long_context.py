@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from llmctl.evals.continuations import Fork, continuation_scores
 from llmctl.evals.long_context import Answered, answer, scores_by
-from llmctl.evals.plots import length_name, plot_curves, plot_needles
+from llmctl.evals.plots import plot_curves, plot_needles
 from llmctl.evals.score import token_log_probabilities
 from llmctl.model.attention import attention_implementation, use_packed_attention
 from llmctl.model.build import ModelShape, build_model
@@ -125,7 +125,3 @@ def test_pictures_are_drawn(tmp_path):
         data = (tmp_path / f"{name}.png").read_bytes()
         assert data.startswith(b"\x89PNG")
         assert len(data) > 5000
-
-
-def test_lengths_are_named_as_people_do():
-    assert [length_name(tokens) for tokens in (500, 512, 1024, 65536)] == ["500", "512", "1k", "64k"]

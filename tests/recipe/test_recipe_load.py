@@ -138,6 +138,19 @@ def test_a_factor_too_small_for_the_length_is_refused(write_recipe):
     assert "factor = 8 x 64 tokens reaches 512, and seq_len = 1,024 needs a factor of 16" in errors(write_recipe(text))
 
 
+def test_questions_longer_than_any_context_of_the_recipe_are_refused(write_recipe):
+    longctx = '[longctx]\ntokens = "1M"\nseq_len = 512\nbatch_tokens = 1024\nmix = { code = 1.0 }\n'
+    asked = "[eval.long]\nlengths = [64, 512, '1k', '2k']\n"
+    told = errors(write_recipe(SOUND + longctx + asked))
+    line = (SOUND + longctx + asked).splitlines().index("lengths = [64, 512, '1k', '2k']") + 1
+    assert f"recipe.toml:{line}: lengths = 1,024, 2,048: longer than the longest seq_len of the stages, 512 of [longctx]" in told
+    assert load_recipe(write_recipe(SOUND + longctx + asked.replace(", '1k', '2k'", "")))
+    # Without a long-context stage nothing is asked at these lengths.
+    assert load_recipe(write_recipe(SOUND + asked))
+    # The length of a stage that cannot be read is not known.
+    assert "longer than" not in errors(write_recipe(SOUND.replace('"1.5M"', "inf") + longctx + asked))
+
+
 def test_stages_in_a_circle_and_without_a_parent(write_recipe):
     table = '[stage.a]\nkind = "midtrain"\nfrom = "b"\ntokens = 256\nseq_len = 64\nbatch_tokens = 64\n'
     text = SOUND + table + "mix = { code = 1.0 }\n"

@@ -7,6 +7,19 @@ import pytest
 import torch
 from helpers import run_llmctl
 from safetensors.torch import load_file, save_file
+from transformers import GPT2Config
+
+from llmctl.evals.positions import position_losses
+from llmctl.model.build import ModelShape, build_model
+from llmctl.model.load import save_model
+from llmctl.model.rope import RopeScaling, extend_context
+from llmctl.stages.long_eval import length_before
+from llmctl.stages.measure import opened
+
+SHAPE = ModelShape(32, 4, 2, 2, 16, 64, window=32, vocab_size=512, max_length=64)
+SCALINGS = [RopeScaling(method, 8.0, 64) for method in ("yarn", "linear", "ntk", "llama3")] + [
+    RopeScaling("base", 1.0, 64, theta=8e6)
+]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +37,7 @@ def test_the_stage_leaves_scores_and_pictures(finished, scores):
         assert model["loss_by_position"][0]["from"] == 0
         assert model["loss_by_position"][-1]["to"] == 512
     before, alone, after = scores["models"].values()
+    assert alone["loss_by_position"] != before["loss_by_position"]
     assert not alone["tasks"]
     assert not alone["needles"]
     assert [(row["task"], row["length"]) for row in before["tasks"]] == [(row["task"], row["length"]) for row in after["tasks"]]
@@ -41,17 +55,48 @@ def test_the_stage_reports_loss_by_position_and_the_short_context(finished, scor
     assert metrics["bits_per_byte_before"] == bits["before"]
     assert metrics["bits_per_byte_after"] == bits["after"]
     assert bits["measure"] == "bits per byte"
-    assert {suite["measure"] for suite in suites} <= {"docstring", "next_line", "module", "copy", "pattern"}
+    assert [suite["measure"] for suite in suites] == ["docstring", "next_line", "module", "copy", "pattern"]
     # The parent has measured itself on the same text.
-    assert bits["before"] == pytest.approx(
-        finished.manifest("midtrain")["metrics"].get("bits_per_byte", bits["before"]), rel=1e-3
-    )
+    assert bits["before"] == pytest.approx(finished.manifest("midtrain")["metrics"]["bits_per_byte"], rel=1e-3)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling.method)
+def test_the_length_before_is_that_of_the_positions_as_they_were_first_trained(scaling):
+    model = build_model(SHAPE, 1)
+    assert length_before(model.config) == 64
+    extend_context(model, scaling, 512)
+    assert length_before(model.config) == 64
+
+
+def test_without_rotary_positions_the_length_before_is_the_model_s_own():
+    assert length_before(GPT2Config(n_positions=256)) == 256
+
+
+def test_a_model_opened_with_scaled_positions_is_the_one_that_a_scaled_copy_holds(tmp_path, tokenizer):
+    def scale(model) -> None:
+        extend_context(model, SCALINGS[0], 512)
+
+    def losses(folder: str, change=None) -> torch.Tensor:
+        with opened(tmp_path / folder, change) as model:
+            return torch.tensor(position_losses(model, [list(range(400))]))
+
+    model = build_model(SHAPE, 1)
+    save_model(model, tokenizer, tmp_path / "plain")
+    scale(model)
+    save_model(model, tokenizer, tmp_path / "scaled")
+    torch.testing.assert_close(losses("plain", scale), losses("scaled"))
+    assert not torch.allclose(losses("plain"), losses("scaled"))
 
 
 def test_eval_long_measures_any_checkpoint_beside_its_parent(finished, scores, tmp_path):
     out, pictures = tmp_path / "long.json", tmp_path / "new" / "pictures"
+    pictures.mkdir(parents=True)
+    (pictures / "another.png").touch()
     result = run_llmctl("eval", "tiny/longctx", "--long", "--plots", pictures, "--json", out, "--runs", finished.runs)
     assert result.returncode == 0, result.stderr
+    told = result.stdout.replace("\n", "")
+    assert "needle.png" in told
+    assert "another.png" not in told
     found = json.loads(out.read_text())
     assert "results" not in found  # the suites are --few-shot's
     models = found["long"]["models"]
@@ -59,7 +104,7 @@ def test_eval_long_measures_any_checkpoint_beside_its_parent(finished, scores, t
     assert models["longctx"]["tasks"] == scores["models"]["after"]["tasks"]
     assert models["midtrain"]["needles"] == scores["models"]["before"]["needles"]
     assert found["long"]["guard"] == scores["guard"]
-    assert sorted(file.name for file in pictures.iterdir()) == ["loss_by_position.png", "needle.png"]
+    assert sorted(file.name for file in pictures.iterdir()) == ["another.png", "loss_by_position.png", "needle.png"]
 
 
 def test_plots_without_long_say_what_is_missing(finished, tmp_path):
@@ -79,7 +124,7 @@ def test_a_checkpoint_without_a_corpus_says_what_to_do(finished, tmp_path):
     result = run_llmctl("eval", tmp_path / "model", "--long", "--runs", tmp_path / "runs")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    assert "run" in result.stderr
+    assert "no runs yet; start one with `llmctl run recipes/olmo_small.toml`" in result.stderr.replace("\n", " ")
 
 
 @pytest.fixture

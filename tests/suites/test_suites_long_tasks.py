@@ -1,5 +1,6 @@
 """Questions over a long context: of the length that is asked for, and with answers that follow from the text."""
 
+import random
 import re
 from collections import Counter
 from typing import get_args
@@ -76,6 +77,18 @@ def expected(task: str, text: str, asked: str) -> list[str]:
     amounts = [int(amount) for amount in re.findall(rf"Entry: (\d+) crates of {kind}\.", text)]
     measure = {"number": len, "largest": max, "together": sum}
     return [str(found(amounts)) for word, found in measure.items() if word in asked]
+
+
+@pytest.mark.parametrize("length", [600, 16_384])
+@pytest.mark.parametrize("turn", range(3))
+def test_the_size_of_a_number_does_not_tell_that_it_is_right(turn, length):
+    """Of each kind of aggregation, every rank of the right choice among the four is as frequent as any other."""
+    ranks = Counter()
+    for number in range(turn, 1800, 3):
+        (blank,) = MAKERS["aggregation"](random.Random(number), number, length, 0, None).blanks
+        choices = [int(choice.strip(" .")) for choice in blank.choices]
+        ranks[sorted(choices).index(choices[blank.answer])] += 1
+    assert all(0.15 < ranks[rank] / ranks.total() < 0.35 for rank in range(4)), ranks
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
