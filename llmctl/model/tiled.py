@@ -20,8 +20,13 @@ from torch.utils.checkpoint import checkpoint
 from llmctl.errors import UserError
 
 
-def tile_feed_forward(layers: Any, width: int) -> None:
-    """Let the `mlp` of every one of a decoder's blocks compute tiles of `width` tokens from now on.
+def tile_tokens(hidden_size: int) -> int:
+    """Tokens of a tile in a model of that width."""
+    return hidden_size
+
+
+def tile_feed_forward(layers: Any, hidden_size: int) -> None:
+    """Let the `mlp` of every one of a decoder's blocks, `[1, N, hidden_size]` -> the same, compute tiles from now on.
 
     Raises:
         UserError: a block has none.
@@ -30,13 +35,23 @@ def tile_feed_forward(layers: Any, width: int) -> None:
         mlp = getattr(layer, "mlp", None)
         if mlp is None:
             raise UserError(f"tiled_mlp: a {type(layer).__name__} has no feed-forward layer of the name `mlp`; leave the key out")
-        mlp.forward = partial(in_tiles, mlp.forward, width)
+        mlp.forward = partial(in_tiles, mlp.forward, tile_tokens(hidden_size))
 
 
 @torch.compiler.disable()  # traced, the loop over tiles would be unrolled, and compiled anew for every number of them
 def in_tiles(forward: Any, width: int, hidden: Tensor) -> Tensor:
-    """`forward`, which sees each token by itself, of `[1, N, D]` in tiles of at most `width` tokens."""
+    """`forward`, which sees each token by itself, of `[1, N, D]` in tiles of at most `width` tokens.
+
+    Raises:
+        UserError: it gives something else than hidden states, as some mixtures of experts do, whose routing comes beside them.
+    """
     tiles = hidden.split(width, dim=1)
-    if len(tiles) == 1 or not torch.is_grad_enabled():
-        return torch.cat([forward(tile) for tile in tiles], dim=1)
-    return torch.cat([checkpoint(forward, tile, use_reentrant=False) for tile in tiles], dim=1)
+    again = len(tiles) > 1 and torch.is_grad_enabled()
+    made = [checkpoint(forward, tile, use_reentrant=False) if again else forward(tile) for tile in tiles]
+    if not isinstance(made[0], Tensor):
+        owner = type(getattr(forward, "__self__", forward)).__name__
+        raise UserError(
+            f"tiled_mlp: the feed-forward layer {owner} gives a {type(made[0]).__name__} and not hidden states alone, as "
+            "some mixtures of experts do; leave the key out"
+        )
+    return torch.cat(made, dim=1)

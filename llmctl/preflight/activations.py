@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from llmctl.model.attention import MOST_SCORES, SHORT
 from llmctl.preflight.decoder import Decoder
+from llmctl.preflight.plan import exchange_of_rows
 from llmctl.recipe.schema import TrainTable
 
 
@@ -99,10 +100,8 @@ def attention_bytes(decoder: Decoder, window: int | None, table: TrainTable, loa
     queries, keys, heads = decoder.query_size, decoder.key_size, decoder.heads
     exchange = 0
     if load.parts > 1:
-        by_heads = table.sequence_exchange != "keys" and heads % load.parts == 0
-        if by_heads:  # what attention gives and what is exchanged back are two tensors; few key heads are repeated
+        if exchange_of_rows(table, decoder.kv_heads) == "heads":  # what attention gives and what is sent back are two tensors
             exchange = size * queries
-            keys = max(decoder.kv_heads, load.parts) * decoder.head_size
         else:  # keys and values of the whole row
             keys *= load.parts
     if on_gpu and size == 2:  # a fused kernel keeps its inputs, its output, which the projection shares, and a sum a head

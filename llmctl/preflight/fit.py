@@ -6,7 +6,9 @@ from typing import Any
 
 from llmctl.preflight.decoder import Decoder
 from llmctl.preflight.memory import BUCKET, Machine, Memory, memory_of_step
+from llmctl.preflight.plan import exchange_of_rows
 from llmctl.recipe.schema import TrainTable
+from llmctl.recipe.steps import Steps
 
 STEP = 1024  # longest rows are multiples of it, shorter ones powers of two
 LONGEST = 2**25
@@ -37,22 +39,30 @@ class Task:
 
     @property
     def micro_batch(self) -> int:
-        """The recipe's, or what a rank would choose: on a CPU one of `CPU_TOKENS`; on a GPU the largest that fits, or one row
-        where ranks share it."""
+        """The recipe's, or what a rank would choose: without a trial, or the largest that fits."""
         if self.table.micro_batch is not None:
             return self.table.micro_batch
-        sizes = candidates(self.table.steps.fewest_rows, max(1, self.machine.ranks // self.table.sequence_parallel))
-        if self.machine.on_gpu and self.table.sequence_parallel > 1:
-            return 1
-        if self.machine.on_gpu:
-            return next((size for size in sizes if self.fits(size)), 1)
-        return next((size for size in sizes if size * self.table.seq_len <= CPU_TOKENS), 1)
+        steps, ranks, together = self.table.steps, self.machine.ranks, self.table.sequence_parallel
+        untried = untried_micro_batch(steps, ranks, together, self.machine.on_gpu)
+        return untried or next((size for size in candidates(steps, ranks, together) if self.fits(size)), 1)
 
 
-def candidates(batch_rows: int, data_ranks: int) -> list[int]:
-    """Micro-batches that divide a rank's rows of a step (the smallest one, where the batch grows), largest first."""
-    rows = batch_rows // data_ranks
+def candidates(steps: Steps, ranks: int, together: int) -> list[int]:
+    """Micro-batches that divide a rank's rows of a step (the smallest one, where the batch grows), largest first; `together`
+    ranks share each row."""
+    rows = steps.fewest_rows // max(1, ranks // together)
     return [size for size in range(rows, 0, -1) if rows % size == 0]
+
+
+def untried_micro_batch(steps: Steps, ranks: int, together: int, on_gpu: bool) -> int | None:
+    """The micro-batch that is taken without a trial: on a CPU one of `CPU_TOKENS` on a rank; on a GPU one row where ranks share
+    it, and else None."""
+    if not on_gpu:
+        length = steps.seq_len // together
+        return next((size for size in candidates(steps, ranks, together) if size * length <= CPU_TOKENS), 1)
+    # Of a pass that fails on one rank the others would never hear: they would wait for it in attention. And rows are shared
+    # because they are long.
+    return 1 if together > 1 else None
 
 
 def longest_row(task: Task) -> int:
@@ -87,7 +97,7 @@ class Change:
 def changes(task: Task) -> list[Change]:
     """Each change that lowers what a rank holds, by itself, cheapest first."""
     micro_batch, before = task.micro_batch, task.memory(task.micro_batch).needs
-    found = [given(task, keys, cost, micro_batch) for keys, cost in possible(task, micro_batch)]
+    found = [given(task, keys, cost, micro_batch) for keys, cost in keys_for(task, micro_batch)]
     return [change for change in found if change.needs < before]
 
 
@@ -97,9 +107,12 @@ def given(task: Task, keys: Keys, cost: str, micro_batch: int) -> Change:
     return Change(keys, cost, changed.memory(rows).needs, changed.fits(rows), longest_row(changed))
 
 
-def possible(task: Task, micro_batch: int) -> Iterator[tuple[Keys, str]]:
-    """Keys that could be set, with what they cost, cheapest first."""
-    table, machine = task.table, task.machine
+def keys_for(task: Task, micro_batch: int) -> Iterator[tuple[Keys, str]]:
+    return possible(task.table, task.machine, micro_batch, task.decoder.kv_heads)
+
+
+def possible(table: TrainTable, machine: Machine, micro_batch: int, kv_heads: int | None = None) -> Iterator[tuple[Keys, str]]:
+    """Keys that could be set, with what they cost, cheapest first. `kv_heads`: of the model, where that is known."""
     if micro_batch > 1:
         yield {"micro_batch": 1}, "the same result, a little slower"
     yield from recomputing(table, machine)
@@ -109,7 +122,7 @@ def possible(task: Task, micro_batch: int) -> Iterator[tuple[Keys, str]]:
                 yield {"zero_stage": stage}, f"shards {('optimizer states', 'gradients', 'weights')[stage - 1]} over the ranks"
         elif machine.on_gpu and table.zero_stage == 0 and machine.multiplies_bfloat16:
             yield {"zero_stage": 1}, "bf16 weights beside the masters"
-    yield from shared_rows(task, micro_batch)
+    yield from shared_rows(table, machine.ranks, micro_batch, kv_heads)
     if table.optimizer == "adamw" and machine.on_gpu and not table.offload_optimizer:
         yield {"zero_stage": max(1, table.zero_stage), "offload_optimizer": True}, "optimizer in the host's memory"
 
@@ -123,14 +136,20 @@ def recomputing(table: TrainTable, machine: Machine) -> Iterator[tuple[Keys, str
         yield {"activation_checkpointing": True, "offload_activations": True}, "block inputs in the host's memory"
 
 
-def shared_rows(task: Task, micro_batch: int) -> Iterator[tuple[Keys, str]]:
-    """Ranks that share a row: as many as divide the ranks, the heads and the rows' tokens."""
-    table, ranks = task.table, task.machine.ranks
+def shared_rows(table: TrainTable, ranks: int, micro_batch: int, kv_heads: int | None) -> Iterator[tuple[Keys, str]]:
+    """Ranks that share a row: as many as divide the ranks and the row's tokens, and its heads where these must be exchanged."""
     for parts in (2, 4, 8):
-        rows = table.steps.fewest_rows
-        divides = ranks % parts == 0 and task.decoder.heads % parts == 0 and table.seq_len % parts == 0
-        if parts > table.sequence_parallel and divides and rows % (ranks // parts * micro_batch) == 0:
-            yield {"sequence_parallel": parts}, f"{parts} ranks exchange each row's heads in attention"
+        if parts <= table.sequence_parallel or ranks % parts or table.seq_len % parts:
+            continue
+        if table.steps.fewest_rows % (ranks // parts * micro_batch):
+            continue
+        keys = {"sequence_parallel": parts}
+        if kv_heads is None:
+            if table.sequence_exchange != "heads":
+                yield keys, f"{parts} ranks share each row"
+        elif table.sequence_exchange != "heads" or kv_heads % parts == 0:
+            exchange = exchange_of_rows(table.model_copy(update=keys), kv_heads)
+            yield keys, f"{parts} ranks exchange each row's {exchange} in attention"
 
 
 def remedy(task: Task) -> Change:
@@ -138,7 +157,7 @@ def remedy(task: Task) -> Change:
     suffice."""
     micro_batch = task.micro_batch
     chosen: list[Keys] = []
-    for keys, _ in possible(task, micro_batch):
+    for keys, _ in keys_for(task, micro_batch):
         chosen.append(keys)
         if together(task, chosen, micro_batch).fits:
             break

@@ -8,6 +8,7 @@ Weights, gradients and optimizer states as in the ZeRO paper (arXiv 1910.02054),
 from dataclasses import dataclass
 
 from llmctl.model.loss import chunk_length
+from llmctl.model.tiled import tile_tokens
 from llmctl.preflight.activations import (
     Load,
     Numbers,
@@ -157,7 +158,7 @@ def working_block(decoder: Decoder, table: TrainTable, load: Load, numbers: Numb
     gone, those of gate and up. All that the block keeps, too, where it is computed again. With tiles, one tile's inner
     activations and their gradients instead."""
     width, inner, tokens = decoder.hidden_size, decoder.ffn_size, load.tokens
-    in_tile = min(tokens, tile_tokens(decoder)) if table.tiled_mlp else 0
+    in_tile = min(tokens, tile_tokens(width)) if table.tiled_mlp else 0
     in_mlp = numbers.product * (6 * inner + width) * in_tile if table.tiled_mlp else 2 * numbers.product * inner * tokens
     gradients = tokens * numbers.residual * width + max(8 * width * tokens, in_mlp - 8 * width * tokens)
     again = (
@@ -166,11 +167,6 @@ def working_block(decoder: Decoder, table: TrainTable, load: Load, numbers: Numb
         if recomputed(table, number)
     )
     return gradients + max(again, default=0)
-
-
-def tile_tokens(decoder: Decoder) -> int:
-    """Tokens in a tile of the feed-forward: as many as the model is wide (ALST, arXiv 2506.13996, section 3.1)."""
-    return decoder.hidden_size
 
 
 def update_bytes(decoder: Decoder, table: TrainTable, machine: Machine, bucket: int) -> float:

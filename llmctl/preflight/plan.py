@@ -1,6 +1,7 @@
 """What a stage will do, from the recipe alone: steps, rows, rates, context."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from llmctl.errors import UserError
 from llmctl.recipe.schema import LongContextTable, TrainTable
@@ -87,3 +88,18 @@ def check_groups(table: TrainTable, world_size: int) -> None:
             f"[{table.name}] sequence_parallel = {table.sequence_parallel}: the number of ranks must be a multiple of it, "
             f"and it is {world_size}; start more with --gpus or --processes"
         )
+
+
+def exchange_of_rows(table: TrainTable, kv_heads: int) -> Literal["heads", "keys"]:
+    """What ranks that share a row exchange in attention: heads where each gets as many of the key and value heads.
+
+    Raises:
+        UserError: the table asks for heads, and they cannot be dealt out so.
+    """
+    fits = kv_heads % table.sequence_parallel == 0
+    if table.sequence_exchange == "heads" and not fits:
+        raise UserError(
+            f'[{table.name}] sequence_parallel = {table.sequence_parallel} with sequence_exchange = "heads": the model has '
+            f'{kv_heads} key and value heads, which is no multiple of it; set sequence_exchange = "keys"'
+        )
+    return "heads" if fits and table.sequence_exchange != "keys" else "keys"

@@ -196,16 +196,15 @@ def decoder_at(start: dict[str, Any], table: TrainTable, known: dict[Any, Any]) 
 
 
 def context_line(recipe: Recipe, table: LongContextTable) -> str:
-    """From the parent's context to the stage's, and by which method."""
+    """From the parent's context to the stage's, by which method, and what is wrong where that does not reach."""
     before, rope = max(lengths_before(recipe, table)), table.rope
-    line = f"context {before:,} -> {table.seq_len:,} tokens"
+    line = f"context {before:,} -> {table.seq_len:,} tokens by {rope.told}"
     if rope.method == "none":
-        return f"{line}, positions as they are"
+        return line
+    line += " on all layers" if rope.layers == "all" else f" on the {rope.layers}-attention layers"
     original = rope.original_length or before
-    if rope.method == "base":
-        return f"{line} by base {rope.theta or 0:g} on {rope.layers} layers"
-    reach = f"{original:,} x {rope.factor:g} = {original * rope.factor:,.0f}"
-    return f"{line} by {rope.method} on {rope.layers} layers, {reach}"
+    short = rope.method != "base" and original * rope.factor < table.seq_len
+    return f"{line}; {rope.too_short(original, table.seq_len)}" if short else line
 
 
 def lengths_before(recipe: Recipe, table: LongContextTable) -> Iterator[int]:

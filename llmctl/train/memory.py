@@ -1,12 +1,15 @@
 """Memory that does not suffice, told in the recipe's own words."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from llmctl.errors import StageFailed
-from llmctl.preflight.memory import state_bytes
+from llmctl.model.precision import multiplies_bfloat16
+from llmctl.preflight.fit import possible
+from llmctl.preflight.memory import Machine, state_bytes
 from llmctl.recipe.schema import TrainTable
 
 CPU_FAILURE = "DefaultCPUAllocator"  # in the text of torch's RuntimeError; there is no class of its own for a CPU
@@ -42,23 +45,22 @@ def _asked(error: BaseException) -> str:
 def told(error: OutOfMemory, table: TrainTable, micro_batch: int | None, parameters: int, trained: int, ranks: int) -> str:
     """The message for the reader: the part, what the state of `parameters` weights takes of a rank, and what helps."""
     state = state_bytes(table, parameters, trained, ranks)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    machine = Machine(ranks, 0, device == "cuda", multiplies_bfloat16(device), device)
     held = f"micro_batch = {micro_batch} rows of {table.seq_len:,} tokens" if micro_batch else "one row"
     return (
         f"{error}\nWeights, gradients and optimizer take {state / 2**30:.2f} GiB of each of {ranks} ranks; the rest is "
-        f"for {held}. What helps, in this order: {'; '.join(remedies(table, micro_batch, ranks))}"
+        f"for {held}. What helps, in this order: {'; '.join(remedies(table, micro_batch, machine))}"
     )
 
 
-def remedies(table: TrainTable, micro_batch: int | None, ranks: int) -> list[str]:
-    """Keys of the stage that would lower what a rank holds, cheapest first."""
-    found = []
-    if micro_batch is not None and micro_batch > 1:
-        found.append(f"micro_batch = {micro_batch // 2} (the same result, a little slower)")
-    if table.activation_checkpointing is not True:
-        found.append("activation_checkpointing = true (a third more time)")
-    if table.optimizer == "adamw" and table.zero_stage < 3 and ranks > 1:
-        found.append(f"zero_stage = {table.zero_stage + 1} (shards more over the ranks)")
-    if table.optimizer == "adamw" and not table.offload_optimizer:
-        stage = "" if table.zero_stage else "zero_stage = 1 and "
-        found.append(f"{stage}offload_optimizer = true (optimizer states in the host's memory)")
-    return [*found, "more ranks with a zero_stage" if ranks == 1 else "more ranks", "a shorter seq_len, or a smaller model"]
+def remedies(table: TrainTable, micro_batch: int | None, machine: Machine) -> list[str]:
+    """Keys of the stage that would lower what a rank holds, cheapest first: those that `llmctl plan` knows, and of several values
+    of a key the mildest."""
+    found: dict[tuple[str, ...], str] = {}
+    for keys, cost in possible(table, machine, micro_batch or 1):
+        new = {key: value for key, value in keys.items() if getattr(table, key) != value}
+        told = " and ".join(f"{key} = {json.dumps(value)}" for key, value in new.items())
+        found.setdefault(tuple(new), f"{told} ({cost})")
+    more = "more ranks with a zero_stage" if machine.ranks == 1 else "more ranks"
+    return [*found.values(), more, "a shorter seq_len, or a smaller model"]

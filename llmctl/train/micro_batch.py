@@ -3,7 +3,7 @@
 import torch
 
 from llmctl import events
-from llmctl.preflight.fit import CPU_TOKENS, candidates
+from llmctl.preflight.fit import candidates, untried_micro_batch
 from llmctl.tokens.batch import collate
 from llmctl.train.data import TrainingRows
 from llmctl.train.memory import OutOfMemory
@@ -18,15 +18,9 @@ def choose_micro_batch(objective: CausalObjective, rows: TrainingRows, world_siz
         OutOfMemory: not even one row fits.
     """
     together = 1 if objective.sequence is None else objective.sequence.size
-    sizes = candidates(rows.steps.fewest_rows, world_size // together)
-    if device.type != "cuda":
-        length = len(rows.sources[0].row(0).tokens) // together
-        return next((size for size in sizes if size * length <= CPU_TOKENS), sizes[-1])
-    if together > 1:
-        # Of a pass that fails on one rank the others would never hear: they would wait for it in attention. And rows are shared
-        # because they are long.
-        return 1
-    for size in sizes:
+    if untried := untried_micro_batch(rows.steps, world_size, together, device.type == "cuda"):
+        return untried
+    for size in candidates(rows.steps, world_size, together):
         fits = torch.tensor(int(_fits(objective, rows, size, device)))
         if world_size > 1:
             torch.distributed.all_reduce(fits, op=torch.distributed.ReduceOp.MIN)

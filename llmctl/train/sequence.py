@@ -8,7 +8,7 @@ import torch
 from llmctl.errors import UserError
 from llmctl.model.loss import base_model
 from llmctl.model.sequence import SequenceGroup
-from llmctl.preflight.plan import check_groups
+from llmctl.preflight.plan import check_groups, exchange_of_rows
 from llmctl.recipe.schema import TrainTable
 
 ATTENTION = {"full_attention", "sliding_attention"}
@@ -39,14 +39,7 @@ def exchange_of(table: TrainTable, config: Any) -> Literal["heads", "keys"]:
         raise UserError(f"{what}: the model has layers of {min(strange)}, whose rows cannot be shared out; leave the key out")
     if moving := rope_types(config) & MOVING_ROPE:
         raise UserError(f"{what}: a RoPE of type {min(moving)} depends on the whole row; leave the key out")
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    fits = heads % table.sequence_parallel == 0
-    if table.sequence_exchange == "heads" and not fits:
-        raise UserError(
-            f'{what} with sequence_exchange = "heads": the model has {heads} key and value heads, which is no multiple of it; '
-            'set sequence_exchange = "keys"'
-        )
-    return "heads" if fits and table.sequence_exchange != "keys" else "keys"
+    return exchange_of_rows(table, getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
 def rope_types(config: Any) -> set[str]:

@@ -183,6 +183,25 @@ def test_a_reply_without_text_is_nothing_written():
         assert endpoint(base).write(asks("a")) == [""]
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_one_prompt_that_is_refused_is_nothing_written(status):
+    with serving((200, says("yes")), (status, "too long"), (200, echo)) as (base, seen):
+        asked = endpoint(base)
+        asked.check()
+        assert asked.write(asks("a")) == [""]
+        assert asked.write(asks("b")) == ["b"]
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_key_or_model_that_is_refused_later_ends_the_stage(status):
+    with serving((200, says("yes")), (status, "no")) as (base, _):
+        asked = endpoint(base)
+        asked.check()
+        with pytest.raises(UserError, match=f"refused with HTTP {status}"):
+            asked.write(asks("a"))
+
+
 def test_a_recipe_s_endpoint_is_checked_before_any_work():
     with serving((200, says("yes"))) as (base, seen):
         table = SyntheticTable(generator=base, model="tiny", api_key_variable="LLMCTL_TEST_KEY")

@@ -1,21 +1,25 @@
 """Bytes that are told ahead against those that autograd keeps, and what ZeRO shards."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from llmctl.errors import UserError
 from llmctl.model.build import ModelShape, build_model
 from llmctl.model.lora import add_adapter
-from llmctl.preflight.activations import Load, kept_matrices, numbers_of, saved_bytes
+from llmctl.preflight.activations import Load, attention_bytes, kept_matrices, numbers_of, saved_bytes
 from llmctl.preflight.decoder import Decoder, decoder_of
-from llmctl.preflight.fit import Task, changes, longest_row, remedy
-from llmctl.preflight.memory import Machine, memory_of_step, states
+from llmctl.preflight.fit import Task, changes, longest_row, possible, remedy
+from llmctl.preflight.memory import Machine, memory_of_step, states, working_block
 from llmctl.recipe.schema import PretrainTable
 from llmctl.tokens.batch import from_documents
+from llmctl.train.micro_batch import choose_micro_batch
 from llmctl.train.objective import CausalObjective
-from llmctl.train.prepare import prepare_for_training
+from llmctl.train.prepare import layers_of, prepare_for_training
 
 SHAPE = ModelShape(
     vocab_size=512, hidden_size=128, layers=4, heads=4, kv_heads=4, head_size=32, ffn_size=320, window=64, max_length=4096
@@ -179,3 +183,50 @@ def test_the_remedy_fits_and_needs_all_of_its_keys():
 def test_muon_is_not_told_to_shard():
     task = Task(LARGE, table(optimizer="muon", seq_len=65536, batch_tokens=2**22, micro_batch=1), GPU)
     assert not any("zero_stage" in change.keys for change in changes(task))
+
+
+FEW = replace(LARGE, heads=16, kv_heads=2)
+
+
+def test_few_key_heads_let_ranks_exchange_keys_as_in_training():
+    """Of 16 heads with 2 key heads, 8 ranks cannot exchange heads: each keeps the keys of the whole row."""
+    load, heads_of_rank = Load(1, 65536, 8), 16 * 128 * 2
+    kept = attention_bytes(FEW, None, table(seq_len=65536, sequence_parallel=8), load, 2, on_gpu=True) // load.tokens
+    assert kept == 2 * heads_of_rank + 2 * 8 * 2 * 128 * 2 + 4 * 16
+    exchanged = attention_bytes(FEW, None, table(sequence_parallel=2), Load(1, 65536, 2), 2, on_gpu=True) // (65536 // 2)
+    assert exchanged == 3 * heads_of_rank + 2 * 2 * 128 * 2 + 4 * 16
+    with pytest.raises(UserError, match="the model has 2 key and value heads"):
+        Task(FEW, table(sequence_parallel=8, sequence_exchange="heads"), GPU).memory(1)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "offered"), [("auto", ["heads", "keys", "keys"]), ("keys", ["keys"] * 3), ("heads", ["heads"])]
+)
+def test_rows_are_shared_by_what_training_would_exchange(exchange, offered):
+    stage = table(seq_len=65536, batch_tokens=2**22, sequence_exchange=exchange)
+    costs = [cost for keys, cost in possible(stage, GPU, 1, FEW.kv_heads) if "sequence_parallel" in keys]
+    assert [cost.split()[-3] for cost in costs] == offered
+
+
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_the_plan_names_the_micro_batch_that_a_cpu_takes(together):
+    stage, cpu = table(seq_len=1024, batch_tokens=2**17, sequence_parallel=together), replace(GPU, on_gpu=False)
+    objective: Any = SimpleNamespace(sequence=SimpleNamespace(size=together) if together > 1 else None)
+    source = SimpleNamespace(row=lambda _: SimpleNamespace(tokens=np.zeros(stage.seq_len)))
+    rows: Any = SimpleNamespace(steps=stage.steps, sources=[source])
+    taken = choose_micro_batch(objective, rows, cpu.ranks, torch.device("cpu"))
+    assert Task(LARGE, stage, cpu).micro_batch == taken == 4 * together
+
+
+def test_a_tile_is_as_long_in_the_plan_as_in_training():
+    stage = table(precision="fp32", tiled_mlp=True, compile=False)
+    model, longest = prepare_for_training(build_model(SHAPE, seed=1), stage), []
+    layers_of(model)[0].mlp.down_proj.register_forward_hook(lambda _, inputs, __: longest.append(inputs[0].shape[1]))
+    ids = np.arange(1024) % 512
+    with torch.no_grad():
+        CausalObjective(model, 0.0, False, "cpu")(from_documents(ids, ids.copy(), [1024]))
+    wide = replace(decoder_of(model), ffn_size=10**6)
+    wider = replace(wide, ffn_size=10**6 + 1)
+    load, numbers = Load(1, 1024), numbers_of(stage, True)
+    more = working_block(wider, stage, load, numbers, False) - working_block(wide, stage, load, numbers, False)
+    assert more == 4 * 6 * max(longest)

@@ -5,7 +5,9 @@ import pytest
 import torch
 from engines import compare, deepspeed, deepspeed_engine, reference, state_of, steps, table, torch_engine
 
+from llmctl.errors import UserError
 from llmctl.model.build import ModelShape, build_model
+from llmctl.model.tiled import tile_feed_forward
 from llmctl.recipe.schema import PretrainTable
 from llmctl.tokens.batch import of_sequences
 from llmctl.train import prepare
@@ -164,3 +166,19 @@ def test_offloaded_activations_leave_the_gpu(one_rank):
 def test_deepspeed_engine_takes_them(one_rank):
     engine = deepspeed_engine(table(zero_stage=3, tiled_mlp=True, activation_checkpointing=True, offload_activations=True), 2)
     assert np.isfinite(steps(engine, 2)).all()
+
+
+class Experts(torch.nn.Linear):
+    """A mixture of experts that says how it routed."""
+
+    def forward(self, hidden):
+        return super().forward(hidden), hidden.mean(-1)
+
+
+@pytest.mark.parametrize("tokens", [WIDTH, 3 * WIDTH])
+def test_a_feed_forward_that_gives_more_than_hidden_states_is_refused(tokens):
+    layer = torch.nn.Module()
+    layer.mlp = Experts(WIDTH, WIDTH)
+    tile_feed_forward([layer], WIDTH)
+    with pytest.raises(UserError, match=r"tiled_mlp: the feed-forward layer Experts gives a tuple.*leave the key out"):
+        layer.mlp(torch.zeros(1, tokens, WIDTH))

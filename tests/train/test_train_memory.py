@@ -7,7 +7,7 @@ import pytest
 import torch
 from one_weight import ROWS, Engine, settings
 
-from llmctl.preflight.memory import state_bytes
+from llmctl.preflight.memory import Machine, state_bytes
 from llmctl.recipe.schema import PretrainTable
 from llmctl.train.checkpoint import Position
 from llmctl.train.loop import train
@@ -15,7 +15,11 @@ from llmctl.train.memory import OutOfMemory, memory_of, remedies, told
 
 
 def table(**keys) -> PretrainTable:
-    return PretrainTable.model_validate({"name": "pretrain", "kind": "pretrain", "seq_len": 4096, **keys})
+    return PretrainTable.model_validate({"name": "pretrain", "kind": "pretrain", "seq_len": 4096, "batch_tokens": 2**17, **keys})
+
+
+def machine(ranks: int, on_gpu: bool) -> Machine:
+    return Machine(ranks, 80 * 2**30, on_gpu, True, "this machine")
 
 
 def test_what_a_cpu_cannot_allocate_is_named():
@@ -62,13 +66,34 @@ def test_the_message_has_what_the_state_takes_and_the_keys_that_help():
     text = told(OutOfMemory("memory does not suffice"), table(), 8, 2**30, 2**30, ranks=4)
     assert "take 16.00 GiB of each of 4 ranks" in text  # fp32 weights, gradients and two moments
     assert "the rest is for micro_batch = 8 rows of 4,096 tokens" in text
-    assert "micro_batch = 4 " in text
-    assert text.index("micro_batch = 4") < text.index("activation_checkpointing = true") < text.index("zero_stage = 1")
+    assert text.index("micro_batch = 1 ") < text.index("activation_checkpointing = true") < text.index("zero_stage = 1")
 
 
 def test_what_is_done_already_is_not_advised():
-    keys = {"zero_stage": 3, "offload_optimizer": True, "activation_checkpointing": True}
-    assert remedies(table(**keys), 1, ranks=8) == ["more ranks", "a shorter seq_len, or a smaller model"]
+    keys = {"zero_stage": 3, "offload_optimizer": True, "activation_checkpointing": True, "offload_activations": True,
+            "tiled_mlp": True, "sequence_parallel": 8}  # fmt: skip
+    assert remedies(table(**keys), 1, machine(8, on_gpu=True)) == ["more ranks", "a shorter seq_len, or a smaller model"]
+
+
+def test_a_gpu_is_advised_all_that_the_plan_would_advise():
+    asked = table(activation_checkpointing=True, zero_stage=1)
+    assert remedies(asked, 2, machine(8, on_gpu=True)) == [
+        "micro_batch = 1 (the same result, a little slower)",
+        "tiled_mlp = true (feed-forward layers computed again)",
+        "offload_activations = true (block inputs in the host's memory)",
+        "zero_stage = 2 (shards gradients over the ranks)",
+        "sequence_parallel = 2 (2 ranks share each row)",
+        "offload_optimizer = true (optimizer in the host's memory)",
+        "more ranks",
+        "a shorter seq_len, or a smaller model",
+    ]
+
+
+def test_a_cpu_has_no_host_beside_it():
+    found = "; ".join(remedies(table(), 1, machine(1, on_gpu=False)))
+    assert "tiled_mlp = true" in found
+    assert "offload" not in found
+    assert "more ranks with a zero_stage" in found
 
 
 def test_stages_shard_what_the_zero_paper_says():

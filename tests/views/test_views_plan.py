@@ -2,9 +2,13 @@
 
 import json
 import os
+from typing import Any
 
 import pytest
 from helpers import REPOSITORY, run_llmctl
+
+from llmctl.recipe.schema import LongContextTable
+from llmctl.stages import planning
 
 SEVEN = REPOSITORY / "recipes" / "olmo3_7b.toml"
 OFFLINE = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -37,9 +41,26 @@ def test_a_recipe_that_does_not_fit_says_what_would(seven):
 
 def test_the_context_and_the_vocabulary_are_told(seven):
     _, found, _ = seven
-    assert found["stages"][2]["context"] == "context 8,192 -> 65,536 tokens by yarn on full layers, 8,192 x 8 = 65,536"
+    assert found["stages"][2]["context"] == "context 8,192 -> 65,536 tokens by yarn x 8 on the full-attention layers"
     assert found["notes"] == ["vocabulary: 100,352 as published with olmo3_7b; --set model.vocab_size=N for another"]
     assert [stage["steps"] for stage in found["stages"][3:]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("rope", "told"),
+    [
+        ({"layers": "all"}, "yarn x 8 on all layers"),
+        ({"method": "base", "theta": 5e5}, "a base of 500,000 on the full-attention layers"),
+        ({"method": "none"}, "no scaling"),
+        ({"factor": 4}, "yarn x 4 on the full-attention layers; factor = 4 x 512 tokens reaches 2,048, "
+         "and seq_len = 4,096 needs a factor of 8"),
+    ],
+)  # fmt: skip
+def test_the_context_is_told_by_its_method_and_where_it_does_not_reach(monkeypatch, rope, told):
+    monkeypatch.setattr(planning, "lengths_before", lambda *_: [512])
+    table = LongContextTable.model_validate({"name": "longctx", "kind": "longctx", "seq_len": 4096, "rope": rope})
+    recipe: Any = None
+    assert planning.context_line(recipe, table) == f"context 512 -> 4,096 tokens by {told}"
 
 
 def test_people_get_a_table_and_exit_code_zero_where_all_fits(small_recipe):

@@ -3,7 +3,7 @@
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +14,8 @@ from llmctl.errors import StageFailed, UserError
 
 AT_ONCE = 8  # requests that are on their way together
 CHECK_TIMEOUT = 30.0  # seconds for the first word, which a person waits for
+OF_ONE_PROMPT = {400, 413, 422}
+"""Refusals that may be for one prompt alone, which is too long for the model, say. Sent again it would be refused again."""
 NEW_TOKENS = 2048  # of a reply, thoughts of a model that has such included
 
 
@@ -57,23 +59,28 @@ class Endpoint:
         self._reply("Reply with the word yes.", min(self._timeout, CHECK_TIMEOUT), threading.Event())
 
     def write(self, requests: Sequence[Request]) -> list[str]:
-        """Raises:
-        UserError: a request was refused, or not answered after the last try.
+        """A text for each request, empty where the endpoint refuses this one; `check` has shown that it takes others.
+
+        Raises:
+            UserError: key, model or address are refused, or a request was not answered after the last try.
         """
         threads, stopped = ThreadPoolExecutor(AT_ONCE), threading.Event()
         try:
-            return list(threads.map(lambda request: self._reply(request.prompt, self._timeout, stopped), requests))
+            return list(threads.map(lambda request: self._reply(request.prompt, self._timeout, stopped, OF_ONE_PROMPT), requests))
         finally:
             # After a failure, or Ctrl-C, what is not yet sent is not sent any more.
             stopped.set()
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _reply(self, prompt: str, timeout: float, stopped: threading.Event) -> str:
+    def _reply(self, prompt: str, timeout: float, stopped: threading.Event, empty: Collection[int] = ()) -> str:
+        """The text; none at a status among `empty`."""
         answer = self._post(prompt, timeout, stopped)
         # Newer models of OpenAI take the limit under this name alone.
         if answer.status == 400 and self._limit_key == "max_tokens" and "max_completion_tokens" in answer.body:
             self._limit_key = "max_completion_tokens"
             answer = self._post(prompt, timeout, stopped)
+        if answer.status in empty:
+            return ""
         if answer.status != 200:
             raise UserError(f"{self._address}: {self._refusal(answer)}")
         try:
