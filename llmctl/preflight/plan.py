@@ -1,10 +1,10 @@
-"""What a stage will do, from the recipe alone: steps, rows, rates, context."""
+"""What a stage will do, from the recipe alone: steps, rows, rates."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from llmctl.errors import UserError
-from llmctl.recipe.schema import LongContextTable, TrainTable
+from llmctl.recipe.schema import TrainTable
 from llmctl.recipe.steps import Steps
 
 
@@ -18,7 +18,6 @@ class StagePlan:
     warmup_steps: int
     peak_lr: float
     final_lr: float
-    context: str
 
     def line(self, steps: int) -> str:
         """One line for the reader, once the number of steps is known."""
@@ -27,7 +26,7 @@ class StagePlan:
             rows = f"{self.shape.fewest_rows}, later {rows}"
         return (
             f"{self.name}: {tokens:,} tokens in {steps:,} steps of {rows}, "
-            f"rate {self.peak_lr:g} to {self.final_lr:g} after {self.warmup_steps} warmup steps{self.context}"
+            f"rate {self.peak_lr:g} to {self.final_lr:g} after {self.warmup_steps} warmup steps"
         )
 
 
@@ -40,9 +39,6 @@ def plan_stage(table: TrainTable, world_size: int = 1) -> StagePlan:
     assert table.lr is not None
     shape = table.steps
     check_shared(table, world_size)
-    context = ""
-    if isinstance(table, LongContextTable):
-        context = f", context {table.seq_len:,} by {table.rope.told} on {table.rope.layers} layers"
     final = 1.0 if table.schedule == "constant" else table.final_lr_fraction
     return StagePlan(
         table.name,
@@ -52,7 +48,6 @@ def plan_stage(table: TrainTable, world_size: int = 1) -> StagePlan:
         warmup_steps(table),
         table.lr,
         table.lr * final,
-        context,
     )
 
 

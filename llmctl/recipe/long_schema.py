@@ -39,10 +39,11 @@ class RopeTable(Table):
 
     @property
     def told(self) -> str:
-        """The method with its one number."""
-        if self.method == "base":
-            return f"a base of {self.theta or 0:,.0f}"
-        return "no scaling" if self.method == "none" else f"{self.method} x {self.factor:g}"
+        """The method with its one number, and the layers."""
+        if self.method == "none":
+            return "no scaling"
+        size = f"a base of {self.theta or 0:,.0f}" if self.method == "base" else f"{self.method} x {self.factor:g}"
+        return f"{size} on all layers" if self.layers == "all" else f"{size} on the {self.layers}-attention layers"
 
     def too_short(self, original: int, length: int) -> str:
         """What is wrong with a factor that does not reach."""

@@ -63,8 +63,7 @@ def told_context(stage: Stage) -> str:
     scale_config(config, found, table.seq_len)
     line = f"{stage.name}: context {before:,} -> {config.max_position_embeddings:,} tokens by {table.rope.told}"
     if found.method != "none":
-        kinds = "all layers" if found.layers == "all" else f"the {found.layers}-attention layers"
-        line += f" on {kinds}, from positions trained for {found.original_length:,}"
+        line += f", from positions trained for {found.original_length:,}"
         line += f", attention factor {found.attention_factor:.4f}" if found.method == "yarn" else ""
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         line += f"; sliding layers see {config.sliding_window:,} tokens"

@@ -199,11 +199,8 @@ def context_line(recipe: Recipe, table: LongContextTable) -> str:
     """From the parent's context to the stage's, by which method, and what is wrong where that does not reach."""
     before, rope = max(lengths_before(recipe, table)), table.rope
     line = f"context {before:,} -> {table.seq_len:,} tokens by {rope.told}"
-    if rope.method == "none":
-        return line
-    line += " on all layers" if rope.layers == "all" else f" on the {rope.layers}-attention layers"
     original = rope.original_length or before
-    short = rope.method != "base" and original * rope.factor < table.seq_len
+    short = rope.method not in ("base", "none") and original * rope.factor < table.seq_len
     return f"{line}; {rope.too_short(original, table.seq_len)}" if short else line
 
 
