@@ -18,6 +18,8 @@ from llmctl.tokens.shards import TokenShards
 Pools = dict[str, list[Bucket]]
 """The buckets of every source, all in one order."""
 
+MOST_SPARE = 8  # times the tokens that the stage sees; more documents make its rows hardly more various, and cost memory
+
 
 def long_parts(stage: Stage, share: float) -> list[Any]:
     """The `DataPart`s that make `share` of the stage's tokens from natural long documents, one for each source that has any.
@@ -32,8 +34,16 @@ def long_parts(stage: Stage, share: float) -> list[Any]:
     kept = {source: [filtered(stage, source, bucket) for bucket in buckets] for source, buckets in found.items()}
     require_long(stage, found, kept)
     wanted = tokens_wanted(table, kept, share)
-    drawn = {source: drawn_from(stage, source, kept[source], wanted[source]) for source in kept}
-    show(stage, found, kept, drawn)
+    check_repetition(stage, kept, wanted)
+    times = spare(table, kept, wanted)
+    drawn = {
+        source: [
+            draw(b, times * n, capacity(table), seed_of(stage, source, b.low))
+            for b, n in zip(buckets, wanted[source], strict=True)
+        ]
+        for source, buckets in kept.items()
+    }
+    show(stage, found, kept, wanted, drawn)
     parts, total = [], sum(map(sum, wanted.values()))
     for source, documents in drawn.items():
         if sum(map(len, documents)):
@@ -105,15 +115,18 @@ def texts_of(stage: Stage, source: str, documents: np.ndarray, most: int | None 
         yield tokenizer.decode(np.asarray(shards.stream[first:end]), skip_special_tokens=True)
 
 
+def capacity(table: LongContextTable) -> int:
+    """Tokens that a document counts at most."""
+    return table.seq_len if table.too_long == "truncate" else 2**62
+
+
 def tokens_wanted(table: LongContextTable, kept: Pools, share: float) -> dict[str, list[float]]:
-    """Tokens that are to be drawn from each bucket of each source.
+    """Tokens that the stage is to see of each bucket of each source.
 
     The buckets share them as the recipe says, or as they have them; the sources of a bucket as they have them. Of a stage that is
-    measured in passes, every document is drawn once at least.
+    measured in passes, every document is seen once at least.
     """
-    there = {source: [float(np.minimum(b.lengths, table.seq_len).sum()) for b in buckets] for source, buckets in kept.items()}
-    if table.too_long == "fragment":
-        there = {source: [float(bucket.tokens) for bucket in buckets] for source, buckets in kept.items()}
+    there = {source: [float(bucket.counted(capacity(table))) for bucket in buckets] for source, buckets in kept.items()}
     of_bucket = [sum(sizes) for sizes in zip(*there.values(), strict=True)]
     asked = [table.buckets[edge] for edge in table.bucket_edges] if table.buckets else of_bucket
     if table.tokens is not None:
@@ -127,24 +140,33 @@ def tokens_wanted(table: LongContextTable, kept: Pools, share: float) -> dict[st
     }
 
 
-def drawn_from(stage: Stage, source: str, buckets: list[Bucket], wanted: list[float]) -> list[np.ndarray]:
-    """Numbers of the documents that are drawn from each bucket.
-
-    Raises:
-        UserError: they would be repeated more often than `max_repetition` allows.
+def check_repetition(stage: Stage, kept: Pools, wanted: dict[str, list[float]]) -> None:
+    """Raises:
+    UserError: documents would be repeated more often than `max_repetition` allows.
     """
-    table, found = table_of(stage), []
-    capacity = table.seq_len if table.too_long == "truncate" else 2**62
-    for bucket, tokens in zip(buckets, wanted, strict=True):
-        there, most = int(np.minimum(bucket.lengths, capacity).sum()), table.most_repetitions(source)
-        if tokens > most * there:
-            raise UserError(
-                f"[{stage.name}] {source} has {there:,} tokens in documents of {bucket.name}, and the stage wants {tokens:,.0f}, "
-                f"{tokens / max(1, there):.1f} times as many (max_repetition = {most:g}); give the bucket a smaller part, "
-                "the stage a smaller long_share or fewer tokens, or name more sources in long_mix"
-            )
-        found.append(draw(bucket, tokens, capacity, seed_of(stage, source, bucket.low)))
-    return found
+    table = table_of(stage)
+    for source, buckets in kept.items():
+        most = table.most_repetitions(source)
+        for bucket, tokens in zip(buckets, wanted[source], strict=True):
+            there = bucket.counted(capacity(table))
+            if tokens > most * there:
+                raise UserError(
+                    f"[{stage.name}] {source} has {there:,} tokens in documents of {bucket.name}, and the stage wants "
+                    f"{tokens:,.0f}, {tokens / max(1, there):.1f} times as many (max_repetition = {most:g}); give the bucket a "
+                    "smaller part, the stage a smaller long_share or fewer tokens, or name more sources in long_mix"
+                )
+
+
+def spare(table: LongContextTable, kept: Pools, wanted: dict[str, list[float]]) -> float:
+    """How many times the wanted tokens are drawn, so that the stage's rows are of many documents: as far as every bucket has
+    them, up to `MOST_SPARE` times. The buckets' parts stay what they are."""
+    there = (
+        bucket.counted(capacity(table)) / tokens
+        for source, buckets in kept.items()
+        for bucket, tokens in zip(buckets, wanted[source], strict=True)
+        if tokens
+    )
+    return max(1.0, min([MOST_SPARE, *there]))
 
 
 def seed_of(stage: Stage, *what: Any) -> int:
@@ -152,26 +174,24 @@ def seed_of(stage: Stage, *what: Any) -> int:
     return int.from_bytes("/".join(map(str, (stage.seed, stage.name, *what))).encode(), "big")
 
 
-def show(stage: Stage, found: Pools, kept: Pools, drawn: dict[str, list[np.ndarray]]) -> None:
-    """The buckets as a paper shows them: what there is, what the filter leaves, what is drawn."""
-    table, lines = table_of(stage), []
-    for source, buckets in found.items():
-        lengths = TokenShards(stage.shards(source)).lengths
-        for bucket, left, chosen in zip(buckets, kept[source], drawn[source], strict=True):
-            counted = lengths[chosen] if table.too_long == "fragment" else np.minimum(lengths[chosen], table.seq_len)
-            lines.append(
-                (
-                    source,
-                    bucket.name,
-                    f"{len(bucket.documents):,}",
-                    f"{bucket.tokens:,}",
-                    f"{len(left.documents):,}",
-                    f"{len(chosen):,}",
-                    f"{int(counted.sum()):,}",
-                    f"{len(chosen) / max(1, len(left.documents)):.2f}",
-                )
-            )
-    columns = ("source", "tokens each", "documents", "tokens", "after gzip", "drawn", "drawn tokens", "passes")
+def show(stage: Stage, found: Pools, kept: Pools, wanted: dict[str, list[float]], drawn: dict[str, list[np.ndarray]]) -> None:
+    """The buckets as a paper shows them: what there is, what the filter leaves, what the stage sees."""
+    total = sum(map(sum, wanted.values()))
+    lines = [
+        (
+            source,
+            bucket.name,
+            f"{len(bucket.documents):,}",
+            f"{bucket.tokens:,}",
+            f"{len(left.documents):,}",
+            f"{len(chosen):,}",
+            f"{tokens / total:.1%}",
+            f"{tokens / max(1, left.counted(capacity(table_of(stage)))):.2f}",
+        )
+        for source, buckets in found.items()
+        for bucket, left, tokens, chosen in zip(buckets, kept[source], wanted[source], drawn[source], strict=True)
+    ]
+    columns = ("source", "tokens each", "documents", "tokens", "after gzip", "drawn from", "share", "passes")
     events.emit(events.Table(f"{stage.name}: long documents by length", columns, tuple(lines)))
 
 

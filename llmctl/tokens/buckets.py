@@ -31,6 +31,10 @@ class Bucket:
     def tokens(self) -> int:
         return int(self.lengths.sum())
 
+    def counted(self, capacity: int) -> int:
+        """Tokens of all documents where one counts `capacity` at most."""
+        return int(np.minimum(self.lengths, capacity).sum())
+
     def only(self, wanted: np.ndarray) -> "Bucket":
         """The documents at these places (indices, or a mask)."""
         return Bucket(self.low, self.high, self.documents[wanted], self.lengths[wanted])
