@@ -90,5 +90,5 @@ def draw(bucket: Bucket, tokens: float, capacity: int, seed: np.random.SeedSeque
     counted = np.minimum(bucket.lengths, capacity)
     whole, rest = divmod(tokens, max(1, int(counted.sum())))
     order = np.random.default_rng(seed).permutation(len(bucket.documents))
-    part = order[: int(np.searchsorted(np.cumsum(counted[order]), rest, side="left")) + (rest > 0)]
+    part = order[: int(np.searchsorted(np.cumsum(counted[order]), rest, side="left")) + (rest >= 1)]
     return np.concatenate([np.tile(bucket.documents, int(whole)), bucket.documents[part]])
