@@ -140,6 +140,6 @@ def test_what_does_not_fit_is_told_and_nothing_is_left(llmctl, runs, tmp_path):
 def test_another_configuration_is_told_and_the_firsts_is_kept(llmctl, runs):
     result = llmctl("average", "tiny/longctx", "tiny/pretrain", "--runs", runs)
     assert result.returncode == 0, result.stderr
-    assert "differs in max_position_embeddings, rope_parameters of its config.json" in result.stdout
+    assert "differs in max_position_embeddings, rope_extension, rope_parameters of its config.json" in result.stdout
     made = json.loads((stage(runs, "average") / "model" / "config.json").read_text())
     assert made["max_position_embeddings"] == 512
