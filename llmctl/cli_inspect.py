@@ -1,4 +1,5 @@
-"""`llmctl tokenizer ...` and `llmctl inspect ...`: looks at what a run is made of."""
+"""Commands that make no stage: `llmctl tokenizer ...` and `llmctl inspect ...` look at what a run is made of, `bench` and `plan`
+at what a recipe costs."""
 
 import sys
 from pathlib import Path
@@ -6,7 +7,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from llmctl.cli_options import Json, RecipeFile, Runs, Set, Smoke, make, readable_errors, stage_options
+from llmctl.cli_options import (
+    Gpus,
+    Json,
+    Processes,
+    RecipeFile,
+    Runs,
+    Set,
+    Smoke,
+    chosen_ranks,
+    make,
+    readable_errors,
+    stage_options,
+)
+from llmctl.errors import EXIT_FAILED
 
 TokenFormat = Literal["megatron", "olmo"]
 
@@ -122,3 +136,54 @@ def inspect_batch(
 
         job = find_job(RunStore(runs or default_root()), checkpoint)
         show_batch(rows_of_step(job, step), json)
+
+
+def bench(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    stage: Annotated[str | None, typer.Option(help="Left out: the first that trains.", show_default=False)] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps to time, after three that warm up.")] = 30,
+    set_: Set = None,
+    gpus: Gpus = None,
+    processes: Processes = None,
+    json: Json = False,
+) -> None:
+    """Measure the training step of a stage on random tokens: tokens/s, MFU, memory, parts. Needs no corpus, leaves nothing.
+
+    Example: llmctl bench recipes/olmo_small.toml --stage longctx
+    """
+    from llmctl.interrupts import raise_on_signals
+    from llmctl.stages.bench import measure_stage
+    from llmctl.views.bench import show_bench, told_on_stderr
+
+    with readable_errors():
+        raise_on_signals()
+        with told_on_stderr():
+            found = measure_stage(recipe, set_ or [], stage, steps, chosen_ranks(gpus, processes))
+        if found is not None:
+            show_bench(found, json)
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="Ranks, one a GPU; they need not be here.", show_default="the recipe's")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="GPU by its name, as h100.", show_default="this machine")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of a GPU instead, as 80GB.")] = None,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """What every stage needs and which context fits, before anything is spent. Exit code 1: a stage does not fit.
+
+    Example: llmctl plan recipes/olmo3_7b.toml --gpus 8 --gpu h100
+    """
+    from llmctl.stages.planning import plan_recipe
+    from llmctl.views.bench import told_on_stderr
+    from llmctl.views.plan import show_plan
+
+    with readable_errors():
+        with told_on_stderr():
+            found = plan_recipe(recipe, set_ or [], gpus, gpu, memory)
+        show_plan(found, json)
+        if not found.fits:
+            raise typer.Exit(EXIT_FAILED)

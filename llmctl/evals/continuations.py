@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llmctl.evals.score import TOKENS_PER_PASS
 from llmctl.model.branches import PADDING, TRUNK, Branches, branching_attention
-from llmctl.model.loss import base_model
+from llmctl.model.loss import base_model, inputs_of
 from llmctl.tokens.batch import of_sequences
 
 
@@ -84,15 +84,7 @@ def continuation_scores(
 
 def read_prefix(body: Any, prefix: list[int], device: torch.device) -> tuple[Any, Tensor]:
     """The cache of a model's decoder after `prefix`, and its last hidden state [1, D]."""
-    batch = of_sequences([prefix]).to(device)
-    out = body(
-        input_ids=batch.tokens,
-        position_ids=batch.positions,
-        lengths=batch.lengths,
-        cu_seqlens=batch.cu_seqlens,
-        max_length=batch.max_length,
-        use_cache=True,
-    )
+    out = body(**inputs_of(of_sequences([prefix]).to(device)), use_cache=True)
     return out.past_key_values, out.last_hidden_state[0, -1:].clone()
 
 

@@ -115,20 +115,23 @@ def use_linear_cross_entropy(model: Any) -> None:
     head.__class__ = LinearCrossEntropyHead
 
 
+def inputs_of(batch: Batch) -> dict[str, Any]:
+    """A batch as keyword arguments of a model with packed attention."""
+    return {
+        "input_ids": batch.tokens,
+        "position_ids": batch.positions,
+        "lengths": batch.lengths,
+        "cu_seqlens": batch.cu_seqlens,
+        "max_length": batch.max_length,
+    }
+
+
 def hidden_states(model: Any, batch: Batch, sequence: SequenceGroup | None = None) -> Tensor:
     """[1, N, D]: what the decoder of `model` (with packed attention) makes of a batch, after its last norm. The batch may be a
     part of one, whose rest the other ranks of `sequence` have."""
     base = base_model(model)
     body = getattr(base, base.base_model_prefix)
-    return body(
-        input_ids=batch.tokens,
-        position_ids=batch.positions,
-        lengths=batch.lengths,
-        cu_seqlens=batch.cu_seqlens,
-        max_length=batch.max_length,
-        sequence=sequence,
-        use_cache=False,
-    ).last_hidden_state
+    return body(**inputs_of(batch), sequence=sequence, use_cache=False).last_hidden_state
 
 
 def causal_lm_loss(model: Any, batch: Batch, z_loss: float = 0.0, sequence: SequenceGroup | None = None) -> tuple[Tensor, Tensor]:
