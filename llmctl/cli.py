@@ -10,6 +10,7 @@ import typer
 
 from llmctl import __version__
 from llmctl.cli_inspect import bench, inspecting, plan, tokenizers
+from llmctl.cli_models import average
 from llmctl.cli_options import (
     Gpus,
     Json,
@@ -23,7 +24,6 @@ from llmctl.cli_options import (
     readable_errors,
     stage_options,
     verify_resume,
-    watched_screen,
 )
 from llmctl.errors import EXIT_FAILED
 from llmctl.interrupts import leave
@@ -119,23 +119,9 @@ def sft(
     make(["lora" if lora else "sft"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
 
 
+app.command()(average)
 app.command()(bench)
 app.command()(plan)
-
-
-@app.command()
-def average(
-    checkpoints: Annotated[list[str], typer.Argument(help="As for eval; also the models a stage keeps.", show_default=False)],
-    weights: Annotated[str | None, typer.Option(metavar="NUMBERS", help="One for each, as 1,2,3.", show_default="equal")] = None,
-    name: Annotated[str, typer.Option(help="What the average is called in its run.")] = "average",
-    run: Annotated[str | None, typer.Option(help="Run that it goes to.", show_default="the checkpoints'")] = None,
-    runs: Runs = None,
-) -> None:
-    """Average the weights of checkpoints. Example: llmctl average runs/olmo/pretrain-*/kept/*"""
-    with watched_screen() as show:
-        from llmctl.stages.averaging import average_checkpoints
-
-        average_checkpoints(checkpoints, weights, name, run, runs, show)
 
 
 @app.command("eval")

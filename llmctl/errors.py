@@ -5,6 +5,7 @@ from importlib.util import find_spec
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_DEAD_RUN = 3
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from the last checkpoint
 EXIT_CTRL_C = 130
 
@@ -22,6 +23,12 @@ class StageFailed(UserError):
     """A stage could not be done for a reason outside the recipe (another process holds the run, say)."""
 
     exit_code = EXIT_FAILED
+
+
+class DeadRun(UserError):
+    """A stage would train and teach nothing, or something wrong. Found before any model is loaded."""
+
+    exit_code = EXIT_DEAD_RUN
 
 
 class Interrupted(BaseException):

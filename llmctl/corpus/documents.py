@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,13 +35,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    messages: list[dict[str, str]]
-    """`role` and `content` of every turn."""
+    messages: list[dict[str, Any]]
+    """`role` (system, user, assistant, tool) and `content` of every turn; of an assistant's also `reasoning_content` and
+    `tool_calls`, [{"type": "function", "function": {"name", "arguments"}}], of a tool's `name` and `tool_call_id`."""
     id: str
     source: str
     path: str
     kind: str = ""
     """What is asked, where the source knows it ("signature", "module", ...)."""
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """JSON schemas of the functions that the assistant may call."""
 
     @property
     def text(self) -> str:

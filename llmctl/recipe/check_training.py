@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from llmctl.recipe.chat_schema import ChatTable, LoraTable
 from llmctl.recipe.graph import has_new_weights, parents_of
 from llmctl.recipe.presets import resolve_model
-from llmctl.recipe.schema import ChatTable, LongContextTable, LoraTable, Recipe, TrainTable
+from llmctl.recipe.schema import LongContextTable, Recipe, TrainTable
 
 Problem = tuple[str, str]
 """(key of the stage's table, what is wrong with it)."""
@@ -96,6 +97,8 @@ def check_schedule(stage: TrainTable) -> Iterator[Problem]:
         )
     if stage.stretch_from is not None and stage.stretch_from >= (stage.schedule_tokens or 0):
         yield "stretch_from", "it stretches a schedule that was planned for schedule_tokens, which must be more than it"
+    if stage.early_stopping is not None and stage.eval.every_steps is None:
+        yield "early_stopping", "it goes by held-out loss: set every_steps in the stage's eval table"
     if stage.checkpoint.keep_best and stage.eval.every_steps is None:
         yield "checkpoint.keep_best", "the best is chosen by held-out loss: set every_steps in the stage's eval table"
 

@@ -31,6 +31,13 @@ class SourceTable(Table):
     """What kind of text it is, for the reader of tables. Left out: `kind`."""
     max_bytes: Size | None = None
     """Bytes of text to take at most, from the beginning; of the built-in sources, files from all over them."""
+    shape: Literal["auto", "messages", "conversations", "instruction", "prompt"] = "auto"
+    """How rows hold conversations: messages = [{role, content}] (OpenAI), conversations = [{from, value}] (ShareGPT),
+    instruction + input + output (Alpaca), prompt + response. auto: told by their fields, and said."""
+    fields: dict[Literal["prompt", "response", "input", "system", "messages", "tools"], str] = {}
+    """What the fields of such rows are called here, where they have names of their own, as in { prompt = "question" }."""
+    heldout: Place | None = None
+    """File or folder of conversations that are held out. Left out: a share of those of `path`."""
     text_field: str = "text"
     """Field of a JSON row or Parquet column that holds the text."""
     url_field: str = "url"

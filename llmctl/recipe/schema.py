@@ -4,10 +4,11 @@ A field is part of a stage's identity (it decides the outcome, and so the key of
 execution (how the work is done: ranks, micro-batch, checkpoints).
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
+from llmctl.recipe.chat_schema import LoraTable, SftTable
 from llmctl.recipe.corpus_schema import TEXT_BUILTINS, CorpusTable
 from llmctl.recipe.execution_schema import SuiteName, TrackingTable
 from llmctl.recipe.fields import NAME, Place, Table, execution
@@ -34,35 +35,6 @@ class MidtrainTable(TrainTable):
     """Source whose held-out bits per byte the stage is to lower. Left out: the largest of the mix."""
 
 
-class ChatTable(TrainTable):
-    """What sft and lora share."""
-
-    schedule: ScheduleKind = "linear"
-    packing: Literal["concat", "best_fit"] = "best_fit"
-    document_boundaries: bool = True
-    weight_decay: float = Field(default=0.0, ge=0)
-    z_loss: float = Field(default=0.0, ge=0)
-    loss_on: Literal["assistant", "last_turn"] = "assistant"
-    """Train on every assistant turn and its closing token, or on the last one alone."""
-
-
-class SftTable(ChatTable):
-    """[sft]: conversations, prompts masked."""
-
-
-class LoraTable(ChatTable):
-    """[lora]: a low-rank adapter on frozen weights."""
-
-    rank: int = Field(default=16, ge=1)
-    """Rank of the adapter's matrices."""
-    alpha: float = Field(default=32.0, gt=0)
-    """The update is scaled by alpha / rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before the adapter."""
-    targets: list[str] | Literal["all_linear"] = "all_linear"
-    """Names of the linear layers to adapt. all_linear: those of the blocks, not the output head."""
-
-
 class AverageTable(StageTable):
     """A stage of kind "average": the mean of several checkpoints' weights."""
 
@@ -87,6 +59,10 @@ class EvalTable(Table):
     """Held-out long documents for the loss by position."""
     generations: int = Field(default=100, ge=1)
     """Held-out prompts that answers are generated for."""
+    answer_tokens: int = Field(default=96, ge=1)
+    """Tokens of such an answer at most."""
+    shown_answers: int = Field(default=20, ge=0)
+    """Answers that are kept to be read, beside those of the parent."""
     long: LongEvalTable = LongEvalTable()
     """What a longer context is measured by."""
 

@@ -116,6 +116,9 @@ class TrainTable(StageTable):
     """Whether the parent's optimizer moments come along; steps and schedule start anew."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Share that a running mean of the weights keeps of itself in every step; the stage then leaves the mean as its model."""
+    early_stopping: int | None = Field(default=None, ge=1)
+    """Measurements of held-out loss in a row without a new lowest, after which the stage ends; it leaves the model of the lowest.
+    Needs every_steps in the stage's eval table."""
     zero_stage: Literal[0, 1, 2, 3] = execution(0)
     """DeepSpeed ZeRO: 1 shards optimizer states, 2 gradients too, 3 weights too."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

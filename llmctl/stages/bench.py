@@ -14,10 +14,11 @@ import numpy as np
 
 from llmctl.errors import Interrupted, UserError
 from llmctl.preflight.plan import check_shared
+from llmctl.recipe.chat_schema import LoraTable
 from llmctl.recipe.graph import training_stage
 from llmctl.recipe.load import load_recipe
 from llmctl.recipe.presets import resolve_model
-from llmctl.recipe.schema import AverageTable, LongContextTable, LoraTable, Recipe, StageTable, TrainTable
+from llmctl.recipe.schema import AverageTable, LongContextTable, Recipe, StageTable, TrainTable
 from llmctl.runs.files import read_json
 from llmctl.stages.context import scaling_from
 from llmctl.stages.lora import adapter_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmctl import events
 from llmctl.errors import StageFailed
-from llmctl.recipe.schema import LoraTable
+from llmctl.recipe.chat_schema import LoraTable
 from llmctl.stages import sft
 from llmctl.stages.measure import tokenizer_of
 from llmctl.stages.training import Specialty, Stage

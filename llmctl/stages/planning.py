@@ -8,10 +8,11 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.preflight.gpus import WITHOUT_BFLOAT16, gpu_memory
 from llmctl.preflight.plan import check_shared
+from llmctl.recipe.chat_schema import LoraTable
 from llmctl.recipe.graph import stage_order
 from llmctl.recipe.load import load_recipe
 from llmctl.recipe.presets import VOCABULARY, resolve_model
-from llmctl.recipe.schema import LongContextTable, LoraTable, Recipe, TrainTable
+from llmctl.recipe.schema import LongContextTable, Recipe, TrainTable
 from llmctl.stages.bench import UNKNOWN_BUDGET, config_of, line_of, starting_shape
 from llmctl.stages.lora import adapter_of
 from llmctl.stages.training import by_ladder

@@ -7,7 +7,7 @@ whose answer stands in the question, and how many answers end with the end-of-tu
 from typing import Any
 
 from llmctl import events
-from llmctl.recipe.schema import ChatTable
+from llmctl.recipe.chat_schema import ChatTable
 from llmctl.stages.measure import change, opened, tokenizer_of
 from llmctl.stages.training import Specialty, Stage
 

@@ -14,8 +14,9 @@ from llmctl import events
 from llmctl.interrupts import raise_if_asked
 from llmctl.preflight.ladder import filled_in
 from llmctl.preflight.plan import plan_stage
+from llmctl.recipe.chat_schema import ChatTable
 from llmctl.recipe.graph import identity
-from llmctl.recipe.schema import ChatTable, EvalTable, LongContextTable, Recipe, TrainTable
+from llmctl.recipe.schema import EvalTable, LongContextTable, Recipe, TrainTable
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
