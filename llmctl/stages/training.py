@@ -132,6 +132,8 @@ def node(recipe: Recipe, table: TrainTable) -> Node:
         "seed": recipe.seed,
         "outside": outside,
     }
+    if table.early_stopping is not None:  # what is measured then decides which model is left
+        decides["measured"] = {"every_steps": table.eval.every_steps, "rows": table.eval.rows}
 
     def work(context: Context) -> Outcome:
         return _train(Stage(context, table, table.name))
@@ -160,7 +162,8 @@ def _train(stage: Stage) -> Outcome:
         else:
             run_job(lambda: job)
         raise_if_asked()  # a signal of the last step; the model is there, and is measured another time
-    shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # a kill may have come before they were removed
+    for left in ("checkpoints", "best"):
+        shutil.rmtree(stage.folder / left, ignore_errors=True)  # a kill may have come before they were removed
     metrics = tokens_consumed(stage) | specialty(stage.table.kind).report(stage)
     kept = ["trainer", *(name for name in ("kept", "long") if (stage.folder / name).exists())]
     if not (stage.folder / "adapter").exists():
@@ -172,10 +175,12 @@ def _train(stage: Stage) -> Outcome:
 def tokens_consumed(stage: Stage) -> dict[str, float]:
     """Tokens that the stage has trained on, padding included, of each part of its mix."""
     from llmctl.tokens.order import deal
+    from llmctl.train.checkpoint import SavedState
     from llmctl.train.job import JOB_FILE, TrainJob
 
     job = TrainJob.read(stage.folder / JOB_FILE)
-    rows = deal(job.rows, [part.share for part in job.parts])
+    made = SavedState(stage.folder / "trainer").position.step
+    rows = deal(job.settings.steps.rows_before(made), [part.share for part in job.parts])
     return {f"tokens/{part.name}": count * stage.table.seq_len for part, count in zip(job.parts, rows, strict=True)}
 
 

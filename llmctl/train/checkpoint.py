@@ -46,6 +46,10 @@ class Position:
     """The last norms of gradients, for the guard."""
     best: float | None = None
     """The lowest held-out loss so far, where it is measured while training."""
+    measured: int = 0
+    """Step of the last measurement."""
+    since_best: int = 0
+    """Measurements since the lowest one."""
 
 
 def _barrier(engine: Engine) -> None:
@@ -150,7 +154,8 @@ class SavedState:
         self.folder = folder
         losses, left_out, norms = (tuple(state.get(key, ())) for key in ("losses", "left_out", "norms"))
         counts = (state["step"], state["tokens"], state["optimizer_step"])
-        self.position = Position(*counts, losses, left_out, norms, state.get("best"))
+        told = (state.get("best"), state.get("measured", 0), state.get("since_best", 0))
+        self.position = Position(*counts, losses, left_out, norms, *told)
         self._files = [safe_open(folder / name, framework="pt") for name in state["shards"]]
         self._where: dict[str, dict[str, int]] = {}
         for index, file in enumerate(self._files):

@@ -37,6 +37,22 @@ class LoopSettings:
     """Steps between two calls of `measure`."""
     skip_sigmas: float = 6.0
     max_rollbacks: int = 2
+    early_stopping: int | None = None
+    """Measurements without a new lowest loss after which training ends."""
+
+    @property
+    def best(self) -> Path:
+        """State of the step of the lowest held-out loss, where training may end early."""
+        return self.checkpoints.with_name("best")
+
+    def patient(self, position: Position) -> bool:
+        """Whether training goes on from there."""
+        return self.early_stopping is None or position.since_best < self.early_stopping
+
+    def due(self, step: int) -> bool:
+        """Whether there is a measurement after `step` steps."""
+        every = self.measure_every
+        return every is not None and step > 0 and (step % every == 0 or step == self.steps)
 
 
 def train(
@@ -59,7 +75,9 @@ def train(
     guard = StepGuard(settings.skip_sigmas, list(position.losses), set(position.left_out), norms=list(position.norms))
     data = Prefetch(rows, settings.micro_batch, engine.data_rank, engine.data_ranks, engine.device, settings.steps)
     with deferred() as stop:
-        while position.step < settings.steps:
+        if settings.due(position.step) and position.measured < position.step:  # a signal came before it
+            position = _measured(engine, settings, position, measure, keep, stop)
+        while position.step < settings.steps and settings.patient(position):
             step = position.step
             # The only randomness of a step is dropout: seeded by the step, a resumed stage draws what it would have drawn.
             torch.manual_seed(settings.seed + (step * engine.world_size + engine.rank))
@@ -93,8 +111,8 @@ def train(
                 | {"tokens_per_second": meter.tokens_per_second, "eta_seconds": meter.eta_seconds(position.step)}
             )
             if not guard.lost:  # weights that may be lost are not written down
-                if not stopping and _due(settings.measure_every, position.step, settings.steps):
-                    position = _measured(settings, position, measure, keep, stop)
+                if not stopping and settings.due(position.step):
+                    position = _measured(engine, settings, position, measure, keep, stop)
                     meter.pause()
                     stopping = agreed_maximum(engine, stop.number)
                 if settings.checkpoint.keep_every is not None and position.step % settings.checkpoint.keep_every == 0:
@@ -104,6 +122,8 @@ def train(
             if stopping:
                 saver.leave(position.step, exit_code_for(stopping))
         saver.finish()
+    if not settings.patient(position):
+        events.say(f"{settings.early_stopping} measurements without a lower held-out loss: ended at step {position.step:,}")
     return position
 
 
@@ -120,11 +140,8 @@ def accumulate(engine: Engine, data: StepData, signal_number: int) -> tuple[floa
     return cross_entropy, z_loss, agreed_maximum(engine, signal_number)
 
 
-def _due(every: int | None, step: int, steps: int) -> bool:
-    return every is not None and (step % every == 0 or step == steps)
-
-
 def _measured(
+    engine: Engine,
     settings: LoopSettings,
     position: Position,
     measure: Callable[[int, StopRequest], float | None],
@@ -133,9 +150,14 @@ def _measured(
 ) -> Position:
     """Measure the held-out loss, and keep the model where it is the lowest so far."""
     loss = measure(position.step, stop)
-    if loss is None or (position.best is not None and loss >= position.best):
+    if loss is None:
         return position
-    position = replace(position, best=loss)
+    position = replace(position, measured=position.step)
+    if position.best is not None and loss >= position.best:
+        return replace(position, since_best=position.since_best + 1)
+    position = replace(position, best=loss, since_best=0)
+    if settings.early_stopping is not None:
+        checkpoint.save(engine, settings.best, position)
     if settings.checkpoint.keep_best:
         keep(position, "best")
     return position

@@ -16,6 +16,7 @@ from llmctl.model.load import check_vocabulary, load_model, new_model, save_mode
 from llmctl.model.lora import add_adapter, merge, save_adapter
 from llmctl.model.precision import multiplies_bfloat16
 from llmctl.model.rope import RopeScaling, extend_context
+from llmctl.runs.files import staged_folder
 from llmctl.tokens.tokenizer import load_tokenizer
 from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position, SavedState
@@ -99,6 +100,7 @@ def loop_settings(job: TrainJob, micro_batch: int) -> LoopSettings:
         table.eval.every_steps,
         table.skip_sigmas,
         table.max_rollbacks,
+        table.early_stopping,
     )
 
 
@@ -176,14 +178,25 @@ def _keep(job: TrainJob, engine: Engine, position: Position, name: str) -> None:
 
 
 def _leave(job: TrainJob, engine: Engine, position: Position) -> None:
-    """Write `trainer/` (all ranks) and `model/` (rank 0), then drop the checkpoints that led there."""
-    trainer = job.path / "trainer"
+    """Write `trainer/` (all ranks) and `model/` (rank 0), then drop the checkpoints that led there. A stage that may end early
+    leaves its best step, and not its last."""
+    trainer, best = job.path / "trainer", job.path / "best"
     if engine.rank == 0 and trainer.exists():
         shutil.rmtree(trainer)
-    checkpoint.save(engine, trainer, position)
+    chosen = best if job.settings.early_stopping is not None and not checkpoint.problems(best) else None
+    if engine.world_size > 1:
+        torch.distributed.barrier()
+    if chosen is None:
+        checkpoint.save(engine, trainer, position)
+    elif engine.rank == 0:
+        with staged_folder(trainer) as aside:
+            shutil.copytree(chosen, aside, dirs_exist_ok=True)
+        left = SavedState(trainer).position
+        events.say(f"the model of step {left.step:,} is left, whose held-out loss {left.best:.3f} is the lowest")
     if engine.rank == 0:
         write_model(job, trainer, job.path / "model")
-        shutil.rmtree(job.path / "checkpoints", ignore_errors=True)
+        for folder in ("checkpoints", "best"):
+            shutil.rmtree(job.path / folder, ignore_errors=True)
     if engine.world_size > 1:
         torch.distributed.barrier()
 

@@ -41,6 +41,32 @@ def test_the_best_so_far_is_known_after_a_resume(tmp_path):
     assert kept == []
 
 
+FALLING_THEN_RISING = {6: 3.0, 12: 2.0, 18: 2.5, 24: 2.4, 30: 1.0, 36: 1.0, 40: 1.0}
+
+
+def test_training_ends_when_the_loss_has_not_fallen_for_a_while_and_has_the_best_step_on_disk(tmp_path):
+    end, _ = run(Engine({}), tmp_path, lambda step, stop: FALLING_THEN_RISING[step], early_stopping=2)
+    assert (end.step, end.best, end.since_best) == (24, 2.0, 2)
+    best = SavedState(tmp_path / "best")
+    assert best.position.step == 12
+    assert float(best.read("w")["weight"]) == 12.0
+
+
+def test_patience_is_not_begun_anew_by_a_resume(tmp_path):
+    run(Engine({}), tmp_path, lambda step, stop: FALLING_THEN_RISING[step], early_stopping=2)
+    saved = SavedState(tmp_path / "checkpoints" / checkpoint.step_name(20)).position
+    assert (saved.measured, saved.since_best) == (18, 1)
+    end, _ = run(Engine({}), tmp_path, lambda step, stop: FALLING_THEN_RISING[step], saved, early_stopping=2)
+    assert end.step == 24
+
+
+def test_a_measurement_that_a_signal_came_before_is_made_up_for(tmp_path):
+    stopped = Position(12, 0, 12, best=3.0, measured=6)
+    measured = []
+    run(Engine({}), tmp_path, lambda step, stop: measured.append(step) or 2.0, stopped, early_stopping=9)
+    assert measured[:2] == [12, 18]
+
+
 def test_what_cannot_be_measured_keeps_nothing(tmp_path):
     assert run(Engine({}), tmp_path, lambda step, stop: None)[1] == []
 
