@@ -7,16 +7,18 @@ import numpy as np
 from llmctl import events
 from llmctl.evals.score import token_log_probabilities
 from llmctl.model.generate import Generation, generate
-from llmctl.tokens.template import CONTENT, Messages, encode_conversation, end_of_turn_ids, render
+from llmctl.tokens.masks import CONTENT, Encoded, encode_talks
+from llmctl.tokens.template import Messages, end_of_turn_ids, render
 
 MESSAGES_AT_A_TIME = 50
 
 
 def answer_loss(model: Any, tokenizer: Any, conversations: list[Any]) -> float:
-    """Mean loss (nats per token) on the words of the answers: prompts, template and closing tokens are left out."""
+    """Mean loss (nats per token) on the words of the answers: prompts, template and closing tokens are left out, and
+    conversations that cannot be masked or are longer than the model's context."""
     limit = model.config.max_position_embeddings
-    encoded = [encode_conversation(tokenizer, c.messages) for c in conversations]
-    encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= limit]
+    talks = [talk for talk in encode_talks(tokenizer, conversations) if isinstance(talk, Encoded)]
+    encoded = [(talk.ids, talk.mask) for talk in talks if len(talk.ids) <= limit]
     nats, count = 0.0, 0
     for start in range(0, len(encoded), MESSAGES_AT_A_TIME):
         part = encoded[start : start + MESSAGES_AT_A_TIME]
@@ -31,7 +33,7 @@ def answer_loss(model: Any, tokenizer: Any, conversations: list[Any]) -> float:
 
 def answers(model: Any, tokenizer: Any, conversations: list[Any], max_new_tokens: int) -> list[Generation]:
     """Greedy answers to the first question of each conversation."""
-    prompts = [render(tokenizer, first_question(c.messages), prompt=True) for c in conversations]
+    prompts = [render(tokenizer, first_question(c.messages), prompt=True, tools=c.tools) for c in conversations]
     return generate(model, tokenizer, prompts, max_new_tokens, end_of_turn_ids(tokenizer))
 
 

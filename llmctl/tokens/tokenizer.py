@@ -11,7 +11,7 @@ from llmctl.recipe.strangers import own_code
 from llmctl.recipe.tokenizer_schema import Trainer
 from llmctl.runs.files import staged_folder
 from llmctl.tokens.encoder import Encoder
-from llmctl.tokens.template import CHATML
+from llmctl.tokens.named_templates import CHATML
 
 END_OF_TEXT, PAD, TURN_START, TURN_END = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = [END_OF_TEXT, PAD, TURN_START, TURN_END, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]

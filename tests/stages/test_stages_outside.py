@@ -105,7 +105,9 @@ def test_a_tokenizer_trained_beside_a_checkpoint_with_fewer_tokens_is_refused(re
 def test_a_template_of_its_own_or_one_that_the_vocabulary_can_close(tokenizer):
     import copy
 
-    from llmctl.tokens.template import CHATML, PLAIN, encode_conversation, end_of_turn_ids, ensure_template
+    from llmctl.tokens.masks import encode_conversation
+    from llmctl.tokens.named_templates import CHATML, TULU
+    from llmctl.tokens.template import end_of_turn_ids, ensure_template
 
     talk = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b."}]
     own = copy.deepcopy(tokenizer)
@@ -113,7 +115,7 @@ def test_a_template_of_its_own_or_one_that_the_vocabulary_can_close(tokenizer):
     own.chat_template = None
     assert ensure_template(own)
     assert own.chat_template == CHATML
-    own.chat_template = PLAIN  # what a vocabulary without ChatML's markers gets
+    own.chat_template = TULU  # what a vocabulary without ChatML's markers gets
     ids, mask = encode_conversation(own, talk)
     assert end_of_turn_ids(own) == [own.eos_token_id]
     closing = [token for token, kind in zip(ids, mask, strict=True) if kind == 1]

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmctl.corpus.documents import Conversation
 from llmctl.errors import UserError
-from llmctl.tokens.chat_shards import write_chat_shards
 from llmctl.tokens.encoder import Encoder
-from llmctl.tokens.template import encode_conversation, end_of_turn_ids
+from llmctl.tokens.masks import encode_conversation
+from llmctl.tokens.template import end_of_turn_ids
 from llmctl.tokens.tokenizer import SPECIAL_TOKENS, compression, load_tokenizer, parts_of, train_tokenizer
 
 MESSAGES = [
@@ -44,17 +43,6 @@ def test_any_answer_is_found_again_by_decoding(tokenizer, answer):
     messages = [{"role": "user", "content": "say it"}, {"role": "assistant", "content": answer}]
     ids, mask = encode_conversation(tokenizer, messages)
     assert decoded(tokenizer, ids, mask, 2).strip() == answer.strip()
-
-
-def test_a_template_that_changes_its_past_is_refused(tokenizer):
-    import copy
-
-    changed = copy.copy(tokenizer)
-    changed.chat_template = (
-        "{% for m in messages %}{{ m['content'] }}{% if loop.last %}<|endoftext|>{% else %}<|im_end|>{% endif %}{% endfor %}"
-    )
-    with pytest.raises(UserError, match="cannot be masked"):
-        encode_conversation(changed, MESSAGES)
 
 
 @pytest.mark.parametrize(
@@ -123,14 +111,6 @@ def test_nothing_to_train_on_is_said(tmp_path):
 def test_a_folder_without_tokenizer_is_said(tmp_path):
     with pytest.raises(UserError, match="no tokenizer could be loaded"):
         load_tokenizer(str(tmp_path))
-
-
-def test_conversations_without_anything_to_learn_are_refused(tmp_path, tokenizer):
-    with pytest.raises(UserError, match="no conversation is left"):
-        write_chat_shards(
-            [Conversation(MESSAGES, "c1", "own", "own.jsonl:1")], tokenizer, tmp_path / "none", "assistant", max_tokens=5
-        )
-    assert not (tmp_path / "none").exists()
 
 
 def test_rustbpe_trains_as_well(tmp_path, texts):

@@ -1,0 +1,179 @@
+"""Whether training on conversations would teach what it should, judged from the reports of their token shards before any
+model is loaded: rows without a trained token, answers that are never closed, held-out rows that are trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from llmctl import events
+from llmctl.errors import DeadRun
+from llmctl.tokens.chat_shards import TOO_LONG, UNMASKABLE, ChatReport, read_hashes, read_report
+from llmctl.tokens.shards import TokenShards
+
+MOST_TRAINED_HELDOUT = 0.01
+"""Share of the held-out conversations that may be trained on as they are: a few change no measure by more than its error."""
+SHOWN = 5  # pairs of rows that are named
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """A source's token shards."""
+
+    source: str
+    train: Path
+    heldout: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """What a stage trains on, and with which tokens."""
+
+    sources: Sequence[Shards]
+    most_untrained: float
+    """Share of the conversations that may be left without a trained token."""
+    template: str
+    """As people call it."""
+    tokens: int
+    """Of the tokenizer."""
+    missing: Sequence[str] = field(default_factory=list)
+    """Markers of the template that the tokenizer has not (`missing_tokens`)."""
+    embedded: int | None = None
+    """Tokens that the model embeds (`vocab_size` of its configuration); None: not known."""
+    resized: bool = False
+    """Whether the stage gives the model an embedding for each token of the tokenizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong: what it is, and what to do."""
+
+    what: str
+    remedy: str
+    dead: bool = True
+    """Whether training makes no sense with it."""
+
+    def __str__(self) -> str:
+        return f"{self.what}\n    {self.remedy}"
+
+
+def findings(chat: Chat) -> list[Finding]:
+    """Everything that is wrong with a stage's conversations; the worst first."""
+    found = _embeddings(chat)
+    for shards in chat.sources:
+        report = read_report(shards.train)
+        found += _trained(shards.source, report, chat) + _closed(shards.source, report, chat)
+        if shards.heldout is not None:
+            found += _measured(shards.source, read_report(shards.heldout)) + _shared(shards)
+    return sorted(found, key=lambda finding: not finding.dead)
+
+
+def refuse(stage: str, found: Sequence[Finding]) -> None:
+    """Say what is wrong; findings that leave sense in training are warnings.
+
+    Raises:
+        DeadRun: training would teach nothing, or something wrong; with all of the findings.
+    """
+    if any(finding.dead for finding in found):
+        listed = "".join(f"\n  {number}. {finding}" for number, finding in enumerate(found, 1))
+        raise DeadRun(
+            f"{stage} would train a model that has nothing to learn from its conversations, or learns it wrong:{listed}"
+        )
+    for finding in found:
+        events.warn(f"{stage}: {finding.what} {finding.remedy}")
+
+
+def _embeddings(chat: Chat) -> list[Finding]:
+    if chat.embedded is None or chat.resized or chat.tokens <= chat.embedded:
+        return []
+    what = f"the tokenizer has {chat.tokens:,} tokens and the model embeds {chat.embedded:,}."
+    return [
+        Finding(what, "Name the new ones in add_tokens, which gives the model an embedding for each; or use its own tokenizer.")
+    ]
+
+
+def _trained(source: str, report: ChatReport, chat: Chat) -> list[Finding]:
+    """Conversations of which nothing is trained."""
+    share = report.untrained / max(1, report.conversations)
+    if report.kept and share <= chat.most_untrained:
+        return []
+    if not report.conversations:
+        return [Finding(f"{source}: no conversation to train on.", "Look at the source's path and its shape.")]
+    what = f"{source}: {report.untrained:,} of {report.conversations:,} conversations ({share:.1%}) have no trained token"
+    what += f" (most_untrained = {chat.most_untrained:g})" if report.kept else ", and nothing is left to train on"
+    return [Finding(what + ":" + _rows(report), _remedy(report, chat.template))]
+
+
+def _rows(report: ChatReport) -> str:
+    lines = sorted(report.left_out.items(), key=lambda item: -item[1].count)
+    return "".join(
+        f"\n       {rows.count:,} {reason} ({', '.join(rows.places)}{', ...' if rows.count > len(rows.places) else ''})"
+        for reason, rows in lines
+    )
+
+
+def _remedy(report: ChatReport, template: str) -> str:
+    """By the reason that leaves most of them out."""
+    reason = max(report.left_out, key=lambda reason: report.left_out[reason].count, default="")
+    if reason == TOO_LONG:
+        return 'Raise seq_len; or too_long = "turns" keeps the turns that fit; or raise most_untrained if they may go.'
+    if reason.startswith("longer"):
+        return 'Raise seq_len; or too_long = "truncate" trains on answers that are cut; or raise most_untrained if they may go.'
+    if reason.startswith(UNMASKABLE) and "the template" in reason:
+        return f'The template ({template}) cannot be masked; take another one: template = "chatml".'
+    if reason.startswith(UNMASKABLE):
+        return "Mend these rows, or take them out of the source; or raise most_untrained if they may go."
+    if "template refuses" in reason:
+        return f"Take a template other than {template} that has a form for these conversations (olmo, chatml); or leave them out."
+    return "Mend these rows (an assistant turn with words is needed); or raise most_untrained if they may go."
+
+
+def _closed(source: str, report: ChatReport, chat: Chat) -> list[Finding]:
+    """Answers that the model would never learn to end."""
+    if not report.turns or not (report.unclosed or not report.closing):
+        return []
+    which = "no answer" if not report.closing else f"{report.unclosed:,} of {report.turns:,} answers not"
+    what = f"{source}: the template ({chat.template}) closes {which} with a special token: the model would not learn to stop."
+    if chat.missing:
+        names = ", ".join(f'"{token}"' for token in chat.missing)
+        remedy = f"The vocabulary lacks what it writes: add_tokens = [{names}]; or take a template that needs none of them: "
+        return [Finding(what, remedy + 'template = "tulu".')]
+    return [Finding(what, 'Write {{ eos_token }} after each answer in the template; or take another one: template = "chatml".')]
+
+
+def _measured(source: str, report: ChatReport) -> list[Finding]:
+    if report.kept or not report.conversations:
+        return []
+    what = f"{source}: of {report.conversations:,} held-out conversations none has a trained token:{_rows(report)}"
+    return [Finding(what, "Hold out more (heldout), or mend what is said of the rows.")]
+
+
+def _shared(shards: Shards) -> list[Finding]:
+    """Held-out conversations that are trained on, whole or by their first question."""
+    assert shards.heldout is not None
+    train, heldout = read_hashes(shards.train), read_hashes(shards.heldout)
+    whole = np.isin(heldout[:, 0], train[:, 0])
+    asked = np.isin(heldout[:, 1], train[:, 1]) & ~whole
+    found = []
+    remedy = "Take the doubles out of the source, or hold out a file of its own (heldout)."
+    if whole.any():
+        what = f"{shards.source}: {whole.sum():,} of {len(heldout):,} held-out conversations are trained on, word for word: "
+        pairs = _pairs(shards, np.flatnonzero(whole), heldout[:, 0], train[:, 0])
+        found.append(Finding(what + pairs, remedy, dead=bool(whole.mean() > MOST_TRAINED_HELDOUT)))
+    if asked.any():
+        what = f"{shards.source}: {asked.sum():,} of {len(heldout):,} held-out conversations ask first what is trained on: "
+        pairs = _pairs(shards, np.flatnonzero(asked), heldout[:, 1], train[:, 1])
+        found.append(Finding(what + pairs, remedy, dead=False))
+    return found
+
+
+def _pairs(shards: Shards, documents: np.ndarray, heldout: np.ndarray, train: np.ndarray) -> str:
+    """The places of held-out rows, each with that of a row of training that is its double."""
+    assert shards.heldout is not None
+    shown = documents[:SHOWN].tolist()
+    doubles = {document: int(np.flatnonzero(train == heldout[document])[0]) for document in shown}
+    held = TokenShards(shards.heldout).names(set(shown))
+    trained = TokenShards(shards.train).names(set(doubles.values()))
+    pairs = ", ".join(f"{held[document][1]} is {trained[double][1]}" for document, double in doubles.items())
+    return f"{pairs}{', ...' if len(documents) > SHOWN else ''}."
