@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from llmctl.model.build import ModelShape, build_model
-from llmctl.model.lora import add_adapter
+from llmctl.model.lora import AdapterSettings, add_adapter
 from llmctl.recipe.schema import PretrainTable
 from llmctl.tokens.batch import collate
 from llmctl.tokens.rows import IGNORED, Row
@@ -66,7 +66,7 @@ MODELS = {
     "grouped": lambda: build_model(replace(SHAPE, heads=4, head_size=4), seed=3),
     "tied": lambda: build_model(replace(SHAPE, tie_embeddings=True), seed=3),
     "frozen": frozen_below,
-    "lora": lambda: add_adapter(build_model(SHAPE, seed=3), rank=4, alpha=8.0, dropout=0.0, targets="all_linear", seed=1),
+    "lora": lambda: add_adapter(build_model(SHAPE, seed=3), AdapterSettings(rank=4, alpha=8.0), seed=1),
 }
 
 

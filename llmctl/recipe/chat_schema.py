@@ -1,8 +1,9 @@
 """The tables of the stages that train on conversations."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from llmctl.recipe.fields import Share
 from llmctl.recipe.train_schema import ScheduleKind, TrainTable
@@ -40,6 +41,20 @@ class SftTable(ChatTable):
 AllLinear = Annotated[Literal["all_linear"], BeforeValidator(lambda value: "all_linear" if value == "all-linear" else value)]
 
 
+INITS = ("default", "gaussian", "orthogonal", "pissa", "olora")
+"""Of those that `peft` has, others need batches of the stage's data before it begins (eva, corda, lora_ga), keep a random half
+of the adapter frozen that no checkpoint would hold (mica), or fit weights that stay quantised (loftq)."""
+
+
+def known_init(text: str) -> str:
+    if text not in INITS and not re.fullmatch(r"pissa_niter_\d+", text):
+        raise ValueError(f"expected one of {', '.join(INITS)}, or pissa_niter_ and a number of steps, as in pissa_niter_4")
+    return text
+
+
+AdapterInit = Annotated[str, AfterValidator(known_init)]
+
+
 class LoraTable(ChatTable):
     """[lora]: a low-rank adapter on frozen weights."""
 
@@ -55,8 +70,9 @@ class LoraTable(ChatTable):
     """Scale by alpha / sqrt(rank) instead, which keeps large ranks learning (arXiv 2312.03732)."""
     dora: bool = False
     """Learn the magnitude of every column apart from its direction (DoRA, arXiv 2402.09353)."""
-    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
-    """How the matrices begin. default: A at random, B at zero. pissa (arXiv 2404.02948) and olora (arXiv 2406.01775) begin with
-    the base's largest directions; the adapter that is left is one of twice the rank on the base as it was."""
+    init: AdapterInit = "default"
+    """How the matrices begin. default, gaussian: A at random, B at zero. orthogonal: neither is zero, and their product is. pissa
+    (arXiv 2404.02948) and olora (arXiv 2406.01775) begin with the base's largest directions; the adapter that is left is one of
+    twice the rank on the base as it was. pissa_niter_4: pissa with those directions by 4 steps of a faster, randomised method."""
     quantize: Literal["none", "nf4"] = "none"
     """nf4: the frozen weights in 4 bits (QLoRA, arXiv 2305.14314); needs a GPU and the `qlora` extra."""

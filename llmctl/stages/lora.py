@@ -22,8 +22,10 @@ def additions(stage: Stage) -> dict[str, Any]:
     return {"lora": adapter_of(stage.table)}
 
 
-def adapter_of(table: LoraTable) -> dict[str, Any]:
-    return {"rank": table.rank, "alpha": table.alpha, "dropout": table.dropout, "targets": table.targets}
+def adapter_of(table: LoraTable, added_tokens: int = 0) -> dict[str, Any]:
+    """The fields of an `AdapterSettings`. `added_tokens`: that the base has no embedding for."""
+    keys = ("rank", "alpha", "dropout", "targets", "rslora", "dora", "init", "quantize")
+    return {key: getattr(table, key) for key in keys} | {"added_tokens": added_tokens}
 
 
 def report(stage: Stage) -> dict[str, float]:

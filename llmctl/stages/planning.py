@@ -181,7 +181,7 @@ def decoder_at(start: dict[str, Any], table: TrainTable, known: dict[Any, Any]) 
 
         from llmctl.model.build import ModelShape, build_model
         from llmctl.model.load import causal_config, quieten
-        from llmctl.model.lora import add_adapter
+        from llmctl.model.lora import AdapterSettings, add_adapter
         from llmctl.preflight.decoder import decoder_of
 
         quieten()
@@ -191,7 +191,7 @@ def decoder_at(start: dict[str, Any], table: TrainTable, known: dict[Any, Any]) 
             else:
                 model = AutoModelForCausalLM.from_config(causal_config(start["shape_of"]))
             if adapter is not None:
-                model = add_adapter(model, **adapter, seed=1)
+                model = add_adapter(model, AdapterSettings(**adapter), seed=1)
         known[key] = decoder_of(model)
     return known[key]
 

@@ -52,7 +52,10 @@ class TrainJob:
     moments: str | None = None
     """Trainer state of the parent whose weights and moments are carried over."""
     rope: dict[str, Any] | None = None
+    vocabulary: int | None = None
+    """Tokens that the model is given an embedding for, where the tokenizer has some that the parent does not know."""
     lora: dict[str, Any] | None = None
+    """The fields of an `AdapterSettings`."""
     seed: int = 1
     deepspeed: dict[str, Any] = field(default_factory=dict)
     """Further keys of DeepSpeed's configuration."""

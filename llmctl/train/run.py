@@ -12,9 +12,11 @@ from torch import nn
 from llmctl import events
 from llmctl.errors import StageFailed
 from llmctl.model.build import ModelShape, build_model
+from llmctl.model.embeddings import resize_embeddings
 from llmctl.model.load import check_vocabulary, load_model, new_model, save_model
-from llmctl.model.lora import add_adapter, merge, save_adapter
+from llmctl.model.lora import AdapterSettings, add_adapter, merge, on_original, save_adapter, trained_tensors
 from llmctl.model.precision import multiplies_bfloat16
+from llmctl.model.quantized import quantize_linear_layers, require_nf4
 from llmctl.model.rope import RopeScaling, extend_context
 from llmctl.runs.files import staged_folder
 from llmctl.tokens.tokenizer import load_tokenizer
@@ -36,11 +38,26 @@ from llmctl.train.sequence import sequence_group
 from llmctl.train.validation import Validation
 
 
-def assemble_model(job: TrainJob) -> nn.Module:
-    """The model that the job starts from, fp32 on the CPU: built or loaded, context extended, adapter added.
+def assemble_model(job: TrainJob, quantized: bool = True) -> nn.Module:
+    """The model that the job starts from, fp32 on the CPU: built or loaded, context extended, adapter added. Where the frozen
+    weights are to be `quantized`, they are packed on this rank's GPU.
 
     The same on every rank, and the same again when the trained weights are written.
+
+    Raises:
+        StageFailed: the frozen weights are to be packed, and there is no GPU.
     """
+    settings = None if job.lora is None else AdapterSettings(**job.lora)
+    packed = settings is not None and settings.quantize == "nf4" and quantized
+    if packed:
+        require_nf4()
+    model = model_without_adapter(job)
+    if packed:
+        quantize_linear_layers(model, device_of_this_rank())
+    return model if settings is None else add_adapter(model, settings, job.seed)
+
+
+def model_without_adapter(job: TrainJob) -> nn.Module:
     if job.parent is not None:
         model = load_model(job.parent)
     elif job.shape_of is not None:
@@ -50,8 +67,8 @@ def assemble_model(job: TrainJob) -> nn.Module:
         model = build_model(ModelShape(**job.shape), seed=job.seed)
     if job.rope is not None:
         extend_context(model, RopeScaling(**job.rope), job.settings.seq_len)
-    if job.lora is not None:
-        model = add_adapter(model, **job.lora, seed=job.seed)
+    if job.vocabulary is not None:
+        resize_embeddings(model, job.vocabulary)
     return model
 
 
@@ -204,13 +221,19 @@ def _leave(job: TrainJob, engine: Engine, position: Position) -> None:
 def write_model(job: TrainJob, trainer: Path, folder: Path) -> None:
     """A Hugging Face folder with the weights of the trainer state; for LoRA merged, and `adapter/` beside it."""
     saved = SavedState(trainer)
-    model: Any = assemble_model(job)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(as_left(saved.read(name))["weight"])
+    settings = None if job.lora is None else AdapterSettings(**job.lora)
+    model: Any = assemble_model(job, quantized=False)
+    trained = {name: as_left(saved.read(name))["weight"] for name in trained_tensors(model)}
+    if settings is not None and settings.changes_base:
+        start = {name: tensor.clone() for name, tensor in trained_tensors(model).items()}
+        del model
+        model = on_original(model_without_adapter(job), settings, start, trained)
+    else:
+        for name, parameter in trained_tensors(model).items():
+            parameter.copy_(trained[name])
     tokenizer = load_tokenizer(job.tokenizer)
-    if job.lora is not None:
-        save_adapter(model, folder.with_name("adapter") if folder.name == "model" else folder.with_name(f"{folder.name}-adapter"))
+    if settings is not None:
+        adapter = folder.with_name("adapter") if folder.name == "model" else folder.with_name(f"{folder.name}-adapter")
+        save_adapter(model, adapter, tokenizer if settings.added_tokens else None)
         model = merge(model)
     save_model(model, tokenizer, folder)

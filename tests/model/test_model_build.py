@@ -6,7 +6,7 @@ import torch
 from llmctl.errors import UserError
 from llmctl.model.build import ModelShape, build_model, count_parameters, layer_types
 from llmctl.model.load import load_model, save_model
-from llmctl.model.lora import add_adapter, largest_logit_difference, merge, save_adapter
+from llmctl.model.lora import AdapterSettings, add_adapter, largest_logit_difference, merge, save_adapter
 
 SHAPE = ModelShape(64, 4, 4, 4, 16, 128, 32, 512, 64)
 
@@ -58,7 +58,7 @@ def test_merged_adapter_is_the_adapter_and_peft_opens_it(tmp_path, tokenizer):
 
     tokens = torch.arange(40)[None]
     save_model(build_model(SHAPE, 1), tokenizer, tmp_path / "base")
-    adapted = add_adapter(load_model(str(tmp_path / "base")), 4, 8.0, 0.0, "all_linear", seed=1)
+    adapted = add_adapter(load_model(str(tmp_path / "base")), AdapterSettings(rank=4, alpha=8.0), seed=1)
     assert not any("lm_head" in name for name, p in adapted.named_parameters() if p.requires_grad)
     assert largest_logit_difference(adapted, load_model(str(tmp_path / "base")), tokens) == 0.0  # B starts at zero
     for name, parameter in adapted.named_parameters():

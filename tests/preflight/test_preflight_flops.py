@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llmctl.model.build import ModelShape, build_model
-from llmctl.model.lora import add_adapter
+from llmctl.model.lora import AdapterSettings, add_adapter
 from llmctl.preflight.flops import Work, bf16_peak, pairs_seen
 from llmctl.recipe.schema import PretrainTable
 from llmctl.tokens.batch import from_documents
@@ -81,7 +81,7 @@ def test_it_is_what_torch_counts(tied):
 
 
 def test_frozen_weights_below_an_adapter_cost_two_thirds():
-    model = add_adapter(build_model(SHAPE, seed=1), rank=2, alpha=4.0, dropout=0.0, targets="all_linear", seed=1)
+    model = add_adapter(build_model(SHAPE, seed=1), AdapterSettings(rank=2, alpha=4.0), seed=1)
     work = work_of(model)
     assert (work.trained, work.frozen) == (4 * 2 * (4 * 16 + 2 * (16 + 8) + 3 * (16 + 32)), 10240)
     first = 2 * (16 * 16 + 2 * 16 * 8 + 3 * 16 * 2)  # the gradient of the first layer's input, which nothing asks for

@@ -10,7 +10,7 @@ import torch
 
 from llmctl.errors import UserError
 from llmctl.model.build import ModelShape, build_model
-from llmctl.model.lora import add_adapter
+from llmctl.model.lora import AdapterSettings, add_adapter
 from llmctl.preflight.activations import Load, attention_bytes, kept_matrices, numbers_of, saved_bytes
 from llmctl.preflight.decoder import Decoder, decoder_of
 from llmctl.preflight.fit import Task, changes, longest_row, possible, remedy
@@ -92,7 +92,7 @@ def test_blocks_that_are_recomputed_keep_their_input(way):
 def test_an_adapter_lets_norms_keep_less(way):
     stage, model = table(**WAYS[way]), build_model(SHAPE, seed=1)
     whole = told_ahead(decoder_of(model), stage, 2)
-    adapted = add_adapter(model, rank=4, alpha=8.0, dropout=0.0, targets="all_linear", seed=1)
+    adapted = add_adapter(model, AdapterSettings(rank=4, alpha=8.0), seed=1)
     measured = kept_by_autograd(adapted, stage, 2)
     assert told_ahead(decoder_of(adapted), stage, 2) == pytest.approx(measured, rel=0.05)
     assert measured < whole
