@@ -109,7 +109,9 @@ def main() -> None:
         subprocess.run([sys.executable, __file__, "--alone", folder, *again], check=True, stdout=subprocess.DEVNULL)
         runs = {"llmctl": json.loads((folder / "llmctl.json").read_text())}
         settings = json.loads((folder / "settings.json").read_text())
-        for order, weights in [(o, w) for o in ("random", "group_by_length") for w in ("float32", "bfloat16")] * bool(chosen.peer_python):
+        for order, weights in [(o, w) for o in ("random", "group_by_length") for w in ("float32", "bfloat16")] * bool(
+            chosen.peer_python
+        ):
             (folder / "settings.json").write_text(json.dumps(settings | {"order": order, "weights": weights}))
             script = Path(__file__).with_name("lora_trl.py")
             subprocess.run([chosen.peer_python, script, folder, str(chosen.steps)], check=True, stdout=subprocess.DEVNULL)

@@ -17,10 +17,11 @@ from llmctl.cli_options import (
     Smoke,
     chosen_ranks,
     make,
+    opened_run,
     readable_errors,
     stage_options,
 )
-from llmctl.errors import EXIT_FAILED
+from llmctl.errors import EXIT_DEAD_RUN, EXIT_FAILED
 
 TokenFormat = Literal["megatron", "olmo"]
 
@@ -136,6 +137,36 @@ def inspect_batch(
 
         job = find_job(RunStore(runs or default_root()), checkpoint)
         show_batch(rows_of_step(job, step), json)
+
+
+@inspecting.command("sft")
+def inspect_sft(
+    recipe: RecipeFile = None,
+    stage: Annotated[str | None, typer.Option(help="Left out: the first on conversations.", show_default=False)] = None,
+    source: Annotated[str | None, typer.Option(help="One source of its mix alone.", show_default=False)] = None,
+    row: Annotated[int, typer.Option(min=1, help="Row of a source to begin with, from 1.")] = 1,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of each source to show.")] = 1,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page, too.")] = None,
+    set_: Set = None,
+    runs: Runs = None,
+    smoke: Smoke = False,
+    json: Json = False,
+) -> None:
+    """Conversations as they are packed and masked, and whether training on them makes sense (exit code 3: it does not).
+
+    Example: llmctl inspect sft recipes/olmo_small.toml --rows 3 --html sft.html
+    """
+    with opened_run(recipe, stage_options(set_, runs, smoke)) as (opened, _, show):
+        from llmctl.stages.talk_rows import inspect_talks
+
+        found = inspect_talks(opened, stage, show, source, row, rows)
+    from llmctl.views.talks import show_talks, write_talks
+
+    show_talks(found, json)
+    if html is not None:
+        write_talks(found, html)
+    if found.dead:
+        raise typer.Exit(EXIT_DEAD_RUN)
 
 
 def bench(

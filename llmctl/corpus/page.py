@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.corpus.documents import read_documents, read_rows_of
+from llmctl.page import table, whole_page
 from llmctl.recipe.schema import Recipe, TrainTable
+from llmctl.runs.files import write_text
 
 SAMPLES = 3  # rejects that are shown of each rule and source
 SHOWN = 500  # characters of a document
@@ -17,19 +19,6 @@ CLUSTERS = 10
 COUNTED = 50_000  # documents of a source whose lengths are counted
 WIDTH, HEIGHT = 420, 120  # of a histogram, in pixels
 PALETTE = ("#3b6fb6", "#c8811f", "#4a9a5b", "#a0569c", "#c0504d", "#5aa6a6", "#8a6d3b", "#6c757d")
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d1d1f; --paper: #fff; --faint: #8883; --soft: #8881 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8ea; --paper: #17181a } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; max-width: 62rem; padding: 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid var(--faint) }
-.wide { overflow-x: auto } table { border-collapse: collapse } th, td { padding: .2rem .7rem .2rem 0; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } tr + tr { border-top: 1px solid var(--soft) }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); padding: .6rem; font-size: .85rem; max-height: 14rem; overflow: auto }
-details { margin: .4rem 0 } summary { cursor: pointer } figure { display: inline-block; margin: .5rem 1.5rem .5rem 0 }
-figcaption { font-size: .9rem } svg text { fill: currentColor; font-size: 10px } .bar { display: flex; height: 1.6rem; border-radius: 4px; overflow: hidden }
-.bar span { color: #fff; font-size: .75rem; padding: .2rem .4rem; white-space: nowrap; overflow: hidden }
-"""
 
 
 def write_page(corpus: Path, recipe: Recipe, counts: dict[str, dict[str, int]], attrition: list[dict[str, Any]]) -> None:
@@ -46,20 +35,12 @@ def write_page(corpus: Path, recipe: Recipe, counts: dict[str, dict[str, int]], 
         *_section("Largest clusters of copies", _clusters(corpus)),
         *_section("Samples of what was dropped", _samples(corpus)),
     ]
-    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'><title>{escape(recipe.name)}: corpus</title>"
-    page = f"<!doctype html><html lang='en'><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    (corpus / "corpus.html").write_text(page, encoding="utf-8")
+    write_text(corpus / "corpus.html", whole_page(f"{recipe.name}: corpus", parts))
 
 
 def _section(title: str, parts: Iterator[str]) -> list[str]:
     found = list(parts)
     return [f"<h2>{title}</h2>", *found] if found else []
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='wide'><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _megabytes(size: int) -> str:
@@ -72,14 +53,14 @@ def _sources(counts: dict[str, dict[str, int]]) -> str:
     for name, count in counts.items():
         documents, size, held, held_size = (count.get(key, 0) for key in keys)
         rows.append([name, f"{documents:,}", _megabytes(size), f"{held:,}", _megabytes(held_size)])
-    return _table(["source", "documents", "text", "held out", "its text"], rows)
+    return table(["source", "documents", "text", "held out", "its text"], rows)
 
 
 def _attrition(attrition: list[dict[str, Any]]) -> str:
     if not attrition:
         return "<p>Nothing.</p>"
     rows = [[r["source"], r["step"], r["rule"], f"{r['documents']:,}", _megabytes(r["bytes"]), _tokens(r)] for r in attrition]
-    return _table(["source", "step", "rule", "documents", "text", "tokens, about"], rows)
+    return table(["source", "step", "rule", "documents", "text", "tokens, about"], rows)
 
 
 def _tokens(row: dict[str, Any]) -> str:

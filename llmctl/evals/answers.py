@@ -1,5 +1,6 @@
 """How well a model answers held-out conversations."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,15 @@ from llmctl.tokens.masks import CONTENT, Encoded, encode_talks
 from llmctl.tokens.template import Messages, end_of_turn_ids, render
 
 MESSAGES_AT_A_TIME = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A conversation whose first question is asked."""
+
+    conversation: Any
+    expected: str
+    """Its first answer as the template writes it, with thinking and tool calls."""
 
 
 def answer_loss(model: Any, tokenizer: Any, conversations: list[Any]) -> float:
@@ -31,9 +41,10 @@ def answer_loss(model: Any, tokenizer: Any, conversations: list[Any]) -> float:
     return nats / max(1, count)
 
 
-def answers(model: Any, tokenizer: Any, conversations: list[Any], max_new_tokens: int) -> list[Generation]:
+def answers(model: Any, tokenizer: Any, asked: list[Asked], max_new_tokens: int) -> list[Generation]:
     """Greedy answers to the first question of each conversation."""
-    prompts = [render(tokenizer, first_question(c.messages), prompt=True, tools=c.tools) for c in conversations]
+    talks = [one.conversation for one in asked]
+    prompts = [render(tokenizer, first_question(talk.messages), prompt=True, tools=talk.tools) for talk in talks]
     return generate(model, tokenizer, prompts, max_new_tokens, end_of_turn_ids(tokenizer))
 
 
@@ -43,14 +54,20 @@ def first_question(messages: Messages) -> Messages:
     return messages[:end]
 
 
-def expected_answer(messages: Messages) -> str:
-    return next(message["content"] for message in messages if message["role"] == "assistant").strip()
+def to_ask(tokenizer: Any, conversations: list[Any], longest: int) -> list[Asked]:
+    """The conversations whose first question has at most `longest` tokens, and an answer that can be told."""
+    found = []
+    for conversation, talk in zip(conversations, encode_talks(tokenizer, conversations), strict=True):
+        if isinstance(talk, Encoded) and talk.turns and talk.turns[0].start <= longest:
+            start, end = talk.turns[0].span
+            found.append(Asked(conversation, talk.text[start:end].strip()))
+    return found
 
 
-def exact_matches(generations: list[Generation], conversations: list[Any]) -> float:
+def exact_matches(generations: list[Generation], asked: list[Asked]) -> float:
     """Share of the generations that are the expected answer to the letter, white space at the ends aside."""
-    right = sum(g.text.strip() == expected_answer(c.messages) for g, c in zip(generations, conversations, strict=True))
-    return right / max(1, len(conversations))
+    right = sum(written.text.strip() == one.expected for written, one in zip(generations, asked, strict=True))
+    return right / max(1, len(asked))
 
 
 def share_ended(generations: list[Generation]) -> float:

@@ -12,6 +12,7 @@ from llmctl.errors import StageFailed
 from llmctl.recipe.chat_schema import LoraTable
 from llmctl.stages import sft
 from llmctl.stages.measure import tokenizer_of
+from llmctl.stages.talks import added_tokens
 from llmctl.stages.training import Specialty, Stage
 
 LOGIT_TOLERANCE = 1e-3  # fp32 rounding over the depth of the model; a wrong merge is off by orders of magnitude
@@ -19,7 +20,7 @@ LOGIT_TOLERANCE = 1e-3  # fp32 rounding over the depth of the model; a wrong mer
 
 def additions(stage: Stage) -> dict[str, Any]:
     assert isinstance(stage.table, LoraTable)
-    return {"lora": adapter_of(stage.table)}
+    return sft.additions(stage) | {"lora": adapter_of(stage.table, added_tokens(stage))}
 
 
 def adapter_of(table: LoraTable, added_tokens: int = 0) -> dict[str, Any]:

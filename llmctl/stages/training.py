@@ -22,6 +22,7 @@ from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ANSWERS = ("answers.html", "answers.json")
 ON_TEXT = ("pretrain", "midtrain", "longctx")
 
 
@@ -65,8 +66,17 @@ class Stage:
         return self.context.parents["corpus"].folder
 
     @property
-    def tokenizer(self) -> Path:
+    def run_tokenizer(self) -> Path:
         return self.context.parents["tokenizer"].folder / "tokenizer"
+
+    @property
+    def own_tokenizer(self) -> Path:
+        """Of a stage that asks for tokens or a chat template."""
+        return self.folder / "data" / "tokenizer"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.own_tokenizer if self.own_tokenizer.exists() else self.run_tokenizer
 
     @property
     def model(self) -> Path:
@@ -124,6 +134,8 @@ def node(recipe: Recipe, table: TrainTable) -> Node:
         parents.append(str(table.from_))
     elif table.from_ is not None and Path(table.from_).exists():
         outside[table.from_] = fingerprint_path(Path(table.from_))
+    if isinstance(table, ChatTable) and table.template is not None and Path(table.template).is_file():
+        outside[table.template] = fingerprint_path(Path(table.template))
     if isinstance(table, LongContextTable) and Path(table.synthetic.generator).exists():
         outside[table.synthetic.generator] = fingerprint_path(Path(table.synthetic.generator))
     decides = {
@@ -165,7 +177,7 @@ def _train(stage: Stage) -> Outcome:
     for left in ("checkpoints", "best"):
         shutil.rmtree(stage.folder / left, ignore_errors=True)  # a kill may have come before they were removed
     metrics = tokens_consumed(stage) | specialty(stage.table.kind).report(stage)
-    kept = ["trainer", *(name for name in ("kept", "long") if (stage.folder / name).exists())]
+    kept = ["trainer", *(name for name in ("kept", "long", *ANSWERS) if (stage.folder / name).exists())]
     if not (stage.folder / "adapter").exists():
         return Outcome(["model"], kept=kept, metrics=metrics)
     # The adapter's config names its base by an absolute path, which is no part of what was made.
@@ -233,12 +245,9 @@ def moments(stage: Stage) -> str | None:
 
 def while_running(stage: Stage) -> dict[str, Any]:
     """The held-out shards and suites that are measured while the stage runs, made in its own folder."""
-    from llmctl.corpus.documents import read_conversations
     from llmctl.stages.evaluate import suites_of
     from llmctl.stages.tokens import tokenise
     from llmctl.suites.suite import write_suites
-    from llmctl.tokens.chat_shards import write_chat_shards
-    from llmctl.tokens.tokenizer import load_tokenizer
     from llmctl.train.job import DataPart
 
     table, found = stage.table, {}
@@ -247,13 +256,9 @@ def while_running(stage: Stage) -> dict[str, Any]:
     parts = []
     for source, share in table.mix.items():
         out = stage.folder / "data" / "heldout" / source
-        if isinstance(table, ChatTable):
-            if not out.exists():
-                conversations = read_conversations(stage.corpus, source, "heldout")
-                write_chat_shards(conversations, load_tokenizer(str(stage.tokenizer)), out, table.loss_on, table.seq_len)
-        elif source in stage.recipe.text_sources:
+        if source in stage.recipe.text_sources:
             tokenise(stage.corpus, source, str(stage.tokenizer), out, part="heldout")
-        else:
+        elif not out.exists():  # conversations have theirs by now
             continue  # of token ids nothing is held out
         parts.append(DataPart(source, str(out), share, table.packing))
     found["heldout"] = parts

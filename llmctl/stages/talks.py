@@ -1,0 +1,125 @@
+"""Conversations of a stage as token shards, with the chat template and tokens that it asks for; judged before any model is
+loaded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmctl import events
+from llmctl.recipe.chat_schema import ChatTable
+from llmctl.recipe.graph import parents_of
+from llmctl.recipe.schema import Recipe, StageTable
+from llmctl.stages.training import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Talks:
+    """What a stage trains on, ready in its folder."""
+
+    tokenizer: Path
+    train: dict[str, Path]
+    """Token shards by source."""
+    heldout: dict[str, Path]
+    findings: list[Any]
+    """`Finding`s of the preflight; the worst first."""
+
+
+def prepare(stage: Stage) -> Talks:
+    """Token shards of the stage's sources with their masks, for training and held out, made where they are not there yet."""
+    from llmctl.preflight.chat import Chat, Shards, findings
+    from llmctl.tokens.template import missing_tokens
+    from llmctl.tokens.tokenizer import load_tokenizer
+
+    table = chat_table(stage)
+    folder = chat_tokenizer(stage)
+    tokenizer = load_tokenizer(str(folder))
+    train = {source: _shards(stage, tokenizer, source, held_out=False) for source in table.mix}
+    heldout = {source: _shards(stage, tokenizer, source, held_out=True) for source in table.mix}
+    chat = Chat(
+        [Shards(source, train[source], heldout[source]) for source in table.mix],
+        table.most_untrained,
+        template_name(stage),
+        len(tokenizer),
+        missing_tokens(tokenizer),
+        embedded_tokens(stage),
+        resized=bool(table.add_tokens),
+    )
+    return Talks(folder, train, heldout, findings(chat))
+
+
+def chat_table(stage: Stage) -> ChatTable:
+    assert isinstance(stage.table, ChatTable)
+    return stage.table
+
+
+def _shards(stage: Stage, tokenizer: Any, source: str, held_out: bool) -> Path:
+    from llmctl.corpus.documents import read_conversations
+    from llmctl.tokens.chat_shards import ChatSettings, write_chat_shards
+
+    table = chat_table(stage)
+    out = stage.folder / "data" / ("heldout" if held_out else "") / source
+    if not out.exists():  # it gets its name when it is whole
+        conversations = read_conversations(stage.corpus, source, "heldout" if held_out else "train")
+        settings = ChatSettings(table.loss_on, table.seq_len, table.too_long)
+        write_chat_shards(conversations, tokenizer, out, settings, f"{source}, held out" if held_out else source)
+    return out
+
+
+def chat_tokenizer(stage: Stage) -> Path:
+    """The tokenizer of a stage: the run's, with the tokens and the template that it or a stage before it asks for."""
+    from llmctl.tokens.template import add_tokens, set_template
+    from llmctl.tokens.tokenizer import load_tokenizer
+
+    folder, asking = stage.run_tokenizer, asked_by(stage)
+    own = stage.own_tokenizer
+    if not asking or own.exists():
+        return own if asking else folder
+    tokenizer = load_tokenizer(str(folder))
+    for table in asking:
+        add_tokens(tokenizer, table.add_tokens)
+        if table.template is not None:
+            set_template(tokenizer, table.template)
+    from llmctl.runs.files import staged_folder
+
+    with staged_folder(own) as aside:
+        tokenizer.save_pretrained(aside)
+    events.say(f"{stage.name}: {len(tokenizer):,} tokens, chat template {template_name(stage)}")
+    return own
+
+
+def asked_by(stage: Stage) -> list[ChatTable]:
+    """The tables that ask for tokens or a template, from the first stage of the line to this one."""
+    line = list(line_of(stage.recipe, stage.table))[::-1]
+    return [table for table in line if isinstance(table, ChatTable) and (table.template is not None or table.add_tokens)]
+
+
+def line_of(recipe: Recipe, table: StageTable) -> Iterator[StageTable]:
+    """A stage and those that it comes from; of an average the first."""
+    yield table
+    while parents := parents_of(table, recipe):
+        table = recipe.stages[parents[0]]
+        yield table
+
+
+def template_name(stage: Stage) -> str:
+    named = [table.template for table in asked_by(stage) if table.template is not None]
+    return named[-1] if named else "the tokenizer's own"
+
+
+def added_tokens(stage: Stage) -> int:
+    """Tokens that the stage adds to what its parent knows."""
+    from llmctl.tokens.tokenizer import load_tokenizer
+
+    known = load_tokenizer(str(stage.run_tokenizer)).get_vocab().keys()
+    before = {token for table in asked_by(stage)[:-1] for token in table.add_tokens}
+    return len(set(chat_table(stage).add_tokens) - before - known)
+
+
+def embedded_tokens(stage: Stage) -> int | None:
+    """Tokens that the parent has an embedding for; None while it is a stage that is not made yet."""
+    from llmctl.model.load import load_config
+
+    if stage.parent is None and stage.table.from_ in stage.recipe.stages:
+        return None
+    return load_config(str(stage.parent_model)).get_text_config().vocab_size
