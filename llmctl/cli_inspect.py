@@ -2,6 +2,7 @@
 at what a recipe costs."""
 
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -156,7 +157,8 @@ def inspect_sft(
 
     Example: llmctl inspect sft recipes/olmo_small.toml --rows 3 --html sft.html
     """
-    with opened_run(recipe, stage_options(set_, runs, smoke)) as (opened, _, show):
+    # What is made first is told on stderr: the conversations, or JSON, are alone on stdout.
+    with redirect_stdout(sys.stderr), opened_run(recipe, stage_options(set_, runs, smoke)) as (opened, _, show):
         from llmctl.stages.talk_rows import inspect_talks
 
         found = inspect_talks(opened, stage, show, source, row, rows)

@@ -96,6 +96,7 @@ def load_config(path_or_name: str) -> Any:
     """
     from transformers import AutoConfig, PreTrainedConfig
 
+    quieten()
     place, extra = path_or_name, {}
     if path_or_name.endswith(".gguf"):
         require_package("gguf", f"{path_or_name}: a GGUF file")

@@ -11,7 +11,6 @@ from llmctl.errors import UserError
 from llmctl.recipe.chat_schema import ChatTable
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
-from llmctl.stages.graph import build_graph
 from llmctl.stages.node import Context
 from llmctl.stages.runner import Runner
 from llmctl.stages.session import OpenRun, Show
@@ -105,12 +104,10 @@ def inspect_talks(opened: OpenRun, name: str | None, show: Show, source: str | N
     table = chat_stage(opened.recipe, name)
     if source not in (None, *table.mix):
         raise UserError(f"--source {source}: [{table.name}] has {', '.join(table.mix)}")
-    made = opened.make_named(["corpus", "tokenizer"], None, show)
-    if table.from_ in opened.recipe.stages:  # where it is made already, its vocabulary is known
-        runner = Runner(opened.recipe, opened.store, show)
-        wanted = build_graph(opened.recipe)[table.from_]
-        if not runner.to_make([wanted.name]):
-            made |= {wanted.name: opened.make_named([wanted.name], None, show)[wanted.name]}
+    wanted, parent = ["corpus", "tokenizer"], table.from_
+    if parent in opened.recipe.stages and not Runner(opened.recipe, opened.store, show).to_make([parent]):
+        wanted.append(parent)  # it is made already, and its vocabulary is known
+    made = opened.make_named(wanted, None, show)
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage(Context(opened.recipe, Artifact(Path(folder)), made, None), table, table.name)
         talks = prepare(stage)

@@ -39,6 +39,7 @@ def show_talks(found: Inspected, as_json: bool) -> None:
             text = Text()
             for part in talk.parts:
                 text.append(visible(part), style=STYLES[part.kind] + (" underline" if part.special else ""))
+            text.rstrip()
             console.print(text)
         if row.padding:
             console.print(Text(f"── padding: {row.padding:,} tokens", style="cyan"))
