@@ -10,12 +10,14 @@ from llmctl.corpus import chat
 from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.documents import Conversation, conversations_file, writing
 from llmctl.corpus.heldout import HeldOutLines, is_heldout, place_of
-from llmctl.corpus.personal import masked
-from llmctl.corpus.rows import Faults
-from llmctl.corpus.shapes import KNOWN, as_messages
-from llmctl.corpus.sources import Source, asked_about, rows_of
+from llmctl.corpus.own_conversations import held_out_besides, pool_conversations
+from llmctl.corpus.personal import masked_turn
+from llmctl.corpus.sources import Source, asked_about
 from llmctl.errors import UserError
 from llmctl.recipe.corpus_schema import CorpusTable
+
+Counts = dict[str, Counter[str]]
+"""Of every source: documents and bytes by split."""
 
 BUILTIN_CHAT = {
     "builtin:python-docstrings": chat.docstring_conversations,
@@ -32,76 +34,65 @@ def hold_out_what_is_asked(sources: list[Source], fraction: float, heldout: Held
                     heldout.add(document)
 
 
-def write_conversations(
-    source: Source, table: CorpusTable, heldout: HeldOutLines, seed: int, out: Path, attrition: Attrition
-) -> Counter[str]:
-    """Write a source's conversations; returns what is there by split and kind. Where none is held out by its name, the one
-    nearest to it is.
+def write_chat(
+    sources: list[Source], table: CorpusTable, heldout: HeldOutLines, seed: int, out: Path, attrition: Attrition
+) -> Counts:
+    """Write the conversations of all sources; returns what is there by source, split and kind.
 
     Raises:
-        UserError: there is none to train on.
+        UserError: a source that cannot be read, or that holds none to train on.
     """
+    fraction = table.heldout_fraction
+    own = [source for source in sources if source.table.path not in BUILTIN_CHAT]
+    pools = {source.name: pool_conversations(source, out, attrition) for source in own}
+    besides = held_out_besides(pools.values(), fraction)
+    counts: Counts = {}
+    for source in sources:
+        if source.name in pools:
+            found = pools[source.name].parted(fraction, besides)
+        else:
+            found = _at_least_one(_about_python(source, fraction, heldout, seed, attrition))
+        counts[source.name] = _write(source, found, table, out)
+    return counts
+
+
+def _write(source: Source, found: Iterator[tuple[Conversation, bool]], table: CorpusTable, out: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
     train, held = (conversations_file(out, source.name, split) for split in ("train", "heldout"))
-    nearest: Conversation | None = None
     with writing(train) as write_train, writing(held) as write_held:
-
-        def keep(conversation: Conversation, held_out: bool) -> None:
+        for conversation, held_out in found:
+            if table.mask:
+                turns = [masked_turn(turn, table.mask, counts) for turn in conversation.messages]
+                conversation = replace(conversation, messages=turns)
             (write_held if held_out else write_train)(conversation)
             split = "heldout" if held_out else "train"
             counts[f"{split}_documents"] += 1
             counts[f"{split}_bytes"] += conversation.size
             counts[f"kind_{conversation.kind or 'chat'}"] += 1
-
-        for conversation, held_out in _conversations(source, table.heldout_fraction, heldout, seed, attrition):
-            if table.mask:
-                conversation = _masked(conversation, table, counts)
-            if held_out or counts["heldout_documents"]:
-                keep(conversation, held_out)
-            elif nearest is None or place_of(conversation.id) < place_of(nearest.id):
-                nearest, conversation = conversation, nearest
-                if conversation is not None:
-                    keep(conversation, held_out=False)
-            else:
-                keep(conversation, held_out=False)
             if counts["train_documents"] % 500 == 0:
-                events.progress(f"reading {source.name}", counts["train_documents"], None, "conversations")
-        if nearest is not None:
-            keep(nearest, held_out=not counts["heldout_documents"])
-    if not counts["train_documents"]:
-        raise UserError(f"source {source.name!r} ({source.table.path}) holds no conversation to train on")
+                events.progress(f"writing {source.name}", counts["train_documents"], None, "conversations")
+    missing = [what for what, split in (("train on", "train"), ("hold out", "heldout")) if not counts[f"{split}_documents"]]
+    if missing:
+        place = source.table.path if missing[0] == "train on" else source.table.heldout or source.table.path
+        raise UserError(f"source {source.name!r} ({place}) holds no conversation to {missing[0]}")
     return counts
 
 
-def _masked(conversation: Conversation, table: CorpusTable, counts: Counter[str]) -> Conversation:
-    turns = [turn | {"content": masked(turn["content"], table.mask, counts)} for turn in conversation.messages]
-    return replace(conversation, messages=turns)
-
-
-def _conversations(
-    source: Source, fraction: float, heldout: HeldOutLines, seed: int, attrition: Attrition
-) -> Iterator[tuple[Conversation, bool]]:
-    """Conversations, each with whether it is held out."""
-    if source.table.path in BUILTIN_CHAT:
-        return _about_python(source, fraction, heldout, seed, attrition)
-    return _own_conversations(source, fraction, attrition)
-
-
-def _own_conversations(source: Source, fraction: float, attrition: Attrition) -> Iterator[tuple[Conversation, bool]]:
-    faults, used, most = Faults(source.table.on_error), 0, source.table.max_bytes
-    for place, row in rows_of(source, faults):
-        messages = as_messages(row)
-        if messages is None:
-            faults(place, f"no conversation with an answer; known shapes are {KNOWN}")
-            continue
-        identity = f"{source.name}/{row.get('id') or Path(place).name}"
-        conversation = Conversation(messages, identity, source.name, place)
-        used += conversation.size
-        if most is not None and used > most:
-            break
-        yield conversation, is_heldout(identity, fraction)
-    if faults.skipped:
-        attrition.add(source.name, "read", "unreadable", 0, faults.skipped)
+def _at_least_one(found: Iterator[tuple[Conversation, bool]]) -> Iterator[tuple[Conversation, bool]]:
+    """The same, but where none is held out by its name, the one nearest to it is."""
+    any_held, nearest = False, None
+    for conversation, held_out in found:
+        any_held |= held_out
+        if any_held:
+            yield conversation, held_out
+        elif nearest is None or place_of(conversation.id) < place_of(nearest.id):
+            nearest, conversation = conversation, nearest
+            if conversation is not None:
+                yield conversation, False
+        else:
+            yield conversation, False
+    if nearest is not None:
+        yield nearest, not any_held
 
 
 def _about_python(

@@ -48,13 +48,19 @@ class Conversation:
 
     @property
     def text(self) -> str:
-        """What is said, a turn after the other."""
-        return "\n".join(message["content"] for message in self.messages)
+        """What is said, thought and asked of tools, a turn after the other."""
+        return "\n".join(part for message in self.messages for part in _said(message))
 
     @property
     def size(self) -> int:
-        """UTF-8 bytes of what is said."""
-        return sum(len(message["content"].encode()) for message in self.messages)
+        """UTF-8 bytes of that."""
+        return sum(len(part.encode()) for message in self.messages for part in _said(message))
+
+
+def _said(message: dict[str, Any]) -> list[str]:
+    thought = [message["reasoning_content"]] if message.get("reasoning_content") else []
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls") or ()]
+    return [*thought, message.get("content") or "", *calls]
 
 
 def documents_file(corpus: Path, source: str, split: Split) -> Path:

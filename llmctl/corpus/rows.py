@@ -3,12 +3,14 @@
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import zstandard
 
 from llmctl import events
+from llmctl.corpus.attrition import Attrition
 from llmctl.corpus.files import File, files_of
 from llmctl.corpus.warc import SUFFIXES as WARC
 from llmctl.corpus.warc import read_warc
@@ -22,21 +24,29 @@ Place = str
 
 
 class Faults:
-    """What to do at a row that cannot be read: stop with its place, or count it and go on."""
+    """What to do at a row that cannot be read: stop with its place, or count it by its reason and go on."""
 
     def __init__(self, on_error: Literal["stop", "skip"]) -> None:
         self.on_error = on_error
-        self.skipped = 0
+        self.reasons: Counter[str] = Counter()
 
-    def __call__(self, place: Place, what: str) -> None:
+    def __call__(self, place: Place, what: str, reason: str = "unreadable") -> None:
         """Raises:
         UserError: naming `place`, unless faults are to be skipped.
         """
         if self.on_error == "stop":
             raise UserError(f'{place}: {what}. Mend it, or set on_error = "skip" for this source to leave such rows out.')
-        self.skipped += 1
-        if self.skipped <= 5:
+        self.reasons[reason] += 1
+        if self.reasons.total() <= 5:
             events.warn(f"{place}: {what}; skipped")
+
+    def tell(self, source: str, attrition: Attrition) -> None:
+        """Say what was skipped, by reason, and enter it into the table of what is left out."""
+        for reason, count in self.reasons.most_common():
+            attrition.add(source, "read", reason, 0, count)
+        if skipped := self.reasons.total():
+            counted = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.most_common())
+            events.warn(f"{source}: {skipped:,} row{'s' if skipped > 1 else ''} skipped: {counted}")
 
 
 def read_rows(place: str, faults: Faults, patterns: Sequence[str] = ()) -> Iterator[tuple[Place, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmctl import events
 from llmctl.corpus.attrition import Attrition
-from llmctl.corpus.conversations import hold_out_what_is_asked, write_conversations
+from llmctl.corpus.conversations import Counts, hold_out_what_is_asked, write_chat
 from llmctl.corpus.documents import Document, documents_file, rejects_file, writing, writing_rows
 from llmctl.corpus.engine import load_daft
 from llmctl.corpus.filtering import gathered
@@ -20,9 +20,6 @@ from llmctl.corpus.pool import read_pool
 from llmctl.corpus.sources import Source
 from llmctl.errors import UserError
 from llmctl.recipe.corpus_schema import CorpusTable
-
-Counts = dict[str, Counter[str]]
-"""Of every source: documents and bytes by split."""
 
 
 def snapshot(table: CorpusTable, seed: int, out: Path, attrition: Attrition) -> Counts:
@@ -48,9 +45,8 @@ def snapshot(table: CorpusTable, seed: int, out: Path, attrition: Attrition) -> 
         hold_out_what_is_asked(sources, table.heldout_fraction, split.heldout)
         for (source, file), names in zip(texts, chosen, strict=True):
             split.keep_the_rest(source, file, names)
-    for source in sources:
-        if source.kind == "chat":
-            split.counts[source.name] = write_conversations(source, table, split.heldout, seed, out, attrition)
+    chat = [source for source in sources if source.kind == "chat"]
+    split.counts |= write_chat(chat, table, split.heldout, seed, out, attrition)
     return split.counts
 
 

@@ -61,16 +61,16 @@ def read_source(source: Source, attrition: Attrition) -> Iterator[Document]:
         date = str(row.get(table.date_field) or "") if table.date_field else ""
         name = f"{source.name}/{row.get('id') or Path(place).name}"
         yield Document(text, name, source.name, place, date, str(row.get(table.url_field) or ""))
-    if faults.skipped:
-        attrition.add(source.name, "read", "unreadable", 0, faults.skipped)
+    faults.tell(source.name, attrition)
 
 
-def rows_of(source: Source, faults: Faults) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """(place, row) of a source that is not built in."""
+def rows_of(source: Source, faults: Faults, heldout: bool = False) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """(place, row) of a source that is not built in; of its file of held-out rows, which the source must have."""
     table = source.table
-    if table.path.startswith(HUB) and not is_address(table.path):
-        return read_hub(table.path, table.split, table.subset, table.files)
-    return read_rows(table.path, faults, table.files)
+    path, files = (str(table.heldout), []) if heldout else (table.path, table.files)
+    if path.startswith(HUB) and not is_address(path):
+        return read_hub(path, table.split, table.subset, files)
+    return read_rows(path, faults, files)
 
 
 def asked_about(source: Source) -> Iterator[Document]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 from llmctl.recipe.check_training import check_mix, check_stage
-from llmctl.recipe.corpus_schema import CHAT_BUILTINS, TEXT_BUILTINS
+from llmctl.recipe.corpus_schema import CHAT_BUILTINS, FIELDS_OF_SHAPES, TEXT_BUILTINS, SourceTable
 from llmctl.recipe.execution_schema import decided_elsewhere
 from llmctl.recipe.fields import BUILTIN, is_address, is_path
 from llmctl.recipe.filter_schema import FilterTable
@@ -81,6 +81,7 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
         if source.filter is not None and source.kind == "chat":
             yield ("corpus", "sources", name, "filter"), "a filter is for text, and this source holds conversations"
         yield from check_filter(source.filter, ("corpus", "sources", name, "filter"))
+        yield from check_chat(name, source)
     yield from check_filter(recipe.corpus.filter, ("corpus", "filter"))
     yield from check_classifiers(recipe)
     dedup = recipe.corpus.dedup
@@ -88,6 +89,26 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
         yield ("corpus", "dedup", "keep"), 'keep = "newest" needs a source with a date_field'
     for name in set(recipe.corpus.decontaminate.sources) - set(recipe.corpus.sources):
         yield ("corpus", "decontaminate", "sources"), f"{name!r} is no source; there are {', '.join(recipe.corpus.sources)}"
+
+
+def check_chat(name: str, source: SourceTable) -> Iterator[Problem]:
+    """What a source says about its conversations."""
+    key: Key = ("corpus", "sources", name)
+    for field in [field for field in ("shape", "fields", "heldout") if field in source.model_fields_set]:
+        if source.kind != "chat":
+            yield (*key, field), f'{field} is for conversations, and this source holds {source.kind}; did you mean kind = "chat"?'
+        elif source.path in CHAT_BUILTINS:
+            yield (*key, field), f"{field} is for conversations of your own, and {source.path} is built in"
+    if source.kind != "chat" or source.path in CHAT_BUILTINS:
+        return
+    if source.heldout is not None and source.heldout.startswith(BUILTIN):
+        yield (*key, "heldout"), f"heldout = {source.heldout!r}: expected a file or folder of conversations"
+    elif source.heldout is not None and is_path(source.heldout) and not Path(source.heldout).exists():
+        yield (*key, "heldout"), f"heldout = {source.heldout!r}: no such file or folder (seen from {Path.cwd()})"
+    if source.shape in FIELDS_OF_SHAPES:
+        for field in source.fields.keys() - FIELDS_OF_SHAPES[source.shape]:
+            known = ", ".join(sorted(FIELDS_OF_SHAPES[source.shape]))
+            yield (*key, "fields", field), f"rows of shape = {source.shape!r} have no {field}; expected {known}"
 
 
 def check_filter(table: FilterTable | None, key: Key) -> Iterator[Problem]:

@@ -11,7 +11,13 @@ from llmctl.recipe.quantities import Size
 
 TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
 CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
-
+FIELDS_OF_SHAPES = {
+    "messages": {"messages", "system", "tools"},
+    "conversations": {"messages", "system", "tools"},
+    "instruction": {"prompt", "input", "response", "system", "tools"},
+    "prompt": {"prompt", "response", "system", "tools"},
+}
+"""The parts of a conversation that rows of a shape have in fields of their own."""
 
 Engine = Literal["native", "ray"]
 
@@ -37,7 +43,8 @@ class SourceTable(Table):
     fields: dict[Literal["prompt", "response", "input", "system", "messages", "tools"], str] = {}
     """What the fields of such rows are called here, where they have names of their own, as in { prompt = "question" }."""
     heldout: Place | None = None
-    """File or folder of conversations that are held out. Left out: a share of those of `path`."""
+    """File or folder of conversations that are held out, in rows like those of `path`, of which then none is. Left out: a share
+    of those of `path`."""
     text_field: str = "text"
     """Field of a JSON row or Parquet column that holds the text."""
     url_field: str = "url"
@@ -98,7 +105,8 @@ class CorpusTable(Table):
     """[corpus]: the text of the run, snapshot into it before anything else."""
 
     heldout_fraction: float = Field(default=0.05, gt=0.0, lt=0.5)
-    """Share of the documents that no stage trains on, chosen by the hash of their name; at least one of every source."""
+    """Share of the documents that no stage trains on, chosen by the hash of their name, and of conversations of one's own by the
+    hash of their first question, whatever source it is in; at least one of every source."""
     sources: dict[str, SourceTable] = {}
     """The sources by name."""
     mask: list[Literal["email", "ip", "phone"]] = []

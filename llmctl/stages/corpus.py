@@ -30,6 +30,11 @@ def node(recipe: Recipe) -> Node:
         for name, source in table.sources.items()
         if source.kind != "tokens" and is_path(source.path)
     }
+    local |= {
+        f"held out of {name}": fingerprint_path(Path(source.heldout))
+        for name, source in table.sources.items()
+        if source.heldout is not None and is_path(source.heldout)
+    }
     filters = [table.filter, *(source.filter for source in table.sources.values())]
     named = [file for rules in filters if rules is not None for file in (rules.language_model, *rules.blocked_domains)]
     places = [place for classifier in table.classifiers.values() for found in classifier.labels.values() for place in found]
@@ -38,7 +43,7 @@ def node(recipe: Recipe) -> Node:
     looked_at = sources_to_decontaminate(recipe)
     decontaminated = {"sources": looked_at, "suites": recipe.eval.suites if looked_at else []}
     identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local, "decontaminated": decontaminated}
-    return Node("corpus", "corpus", 2, (), identity, work)
+    return Node("corpus", "corpus", 3, (), identity, work)
 
 
 def sources_to_decontaminate(recipe: Recipe) -> dict[str, bool]:

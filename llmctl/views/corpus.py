@@ -51,7 +51,8 @@ def _kept(corpus: Artifact, sources: list[str], split: Split) -> Iterator[dict[s
         for document in read_documents(corpus.folder, source, split):
             yield {"id": document.id, "path": document.path, "text": document.text} | scores.get(document.id.split("#")[0], {})
         for talk in read_conversations(corpus.folder, source, split):
-            yield {"id": talk.id, "path": talk.path, "kind": talk.kind, "messages": talk.messages}
+            tools = {"tools": talk.tools} if talk.tools else {}
+            yield {"id": talk.id, "path": talk.path, "kind": talk.kind, "messages": talk.messages} | tools
 
 
 def _dropped(corpus: Artifact, sources: list[str], rule: str) -> Iterator[dict[str, Any]]:
@@ -71,12 +72,29 @@ def _scores(corpus: Artifact, source: str) -> dict[str, dict[str, Any]]:
 
 
 def _text(row: dict[str, Any]) -> str:
-    return row.get("text") or "\n".join(f"{turn['role']}: {turn['content']}" for turn in row["messages"])
+    return row.get("text") or "\n".join([*_tools(row), *(line for turn in row["messages"] for line in _lines(turn))])
+
+
+def _tools(row: dict[str, Any]) -> list[str]:
+    names = [str(tool.get("function", tool).get("name")) for tool in row.get("tools") or ()]
+    return [f"tools: {', '.join(names)}"] if names else []
+
+
+def _lines(turn: dict[str, Any]) -> Iterator[str]:
+    """A turn with what is thought before it, and what it asks of tools."""
+    if turn.get("reasoning_content"):
+        yield f"{turn['role']} thinks: {turn['reasoning_content']}"
+    calls = turn.get("tool_calls") or ()
+    if turn.get("content") or not calls:
+        name = f" {turn['name']}" if turn.get("name") else ""
+        yield f"{turn['role']}{name}: {turn.get('content') or ''}"
+    for call in calls:
+        yield f"{turn['role']} calls {call['function']['name']}: {json.dumps(call['function']['arguments'], ensure_ascii=False)}"
 
 
 def _show(console: Console, rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        facts = {key: value for key, value in row.items() if key not in ("id", "text", "messages")}
+        facts = {key: value for key, value in row.items() if key not in ("id", "text", "messages", "tools")}
         console.print(Text(row["id"], style="bold"))
         told = (f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items() if value)
         console.print(Text(", ".join(told), style="dim"))

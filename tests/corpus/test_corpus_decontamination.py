@@ -78,6 +78,28 @@ def test_documents_and_conversations_that_hold_a_question_go(tmp_path):
     assert (row["id"], row["question"], row["asked"]) == ("asks", "own 1", (second + " yes")[:200])
 
 
+def test_tool_calls_and_tools_are_looked_at_and_stay_as_they_are(tmp_path):
+    question = " ".join(words(1))
+    tools = [{"type": "function", "function": {"name": "search"}}]
+
+    def talk(name, query):
+        call = {"type": "function", "function": {"name": "search", "arguments": {"query": query}}}
+        turns = [
+            {"role": "user", "content": "look"},
+            {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "hm"},
+        ]
+        return Conversation(turns, name, "talk", name, tools=tools)
+
+    free, asks = talk("free", "weather"), talk("asks", question + " yes")
+    with writing(conversations_file(tmp_path, "talk", "train")) as write:
+        write(free)
+        write(asks)
+    suites = [suite_of(question, "other " * 20)]
+    decontaminate(tmp_path, {"talk": True}, suites, DecontaminateTable(), {"talk": Counter()}, Attrition())
+    assert list(read_conversations(tmp_path, "talk", "train")) == [free]
+    assert [row["id"] for row in rejects(tmp_path, "talk")] == ["asks"]
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from("abcd"), max_size=12), min_size=1, max_size=4),

@@ -1,7 +1,9 @@
 """What is held out is never trained on, nor is anything like it."""
 
 import json
+import random
 
+import pytest
 from helpers import curated
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from llmctl.corpus.builtin import standard_library
 from llmctl.corpus.chat import docstring_conversations, error_conversations
 from llmctl.corpus.documents import Document, read_conversations, read_documents, read_rows_of, rejects_file
 from llmctl.corpus.heldout import BEGINNING, END, HeldOutLines, is_heldout
+from llmctl.errors import UserError
 
 LIKE = "like a held-out document"
 
@@ -110,6 +113,93 @@ def questions(folder, split) -> set[tuple[str, str]]:
         for question, answer in zip(conversation.messages[::2], conversation.messages[1::2], strict=True):
             found |= {(line, answer["content"]) for line in question["content"].splitlines() if line.startswith("from ")}
     return found
+
+
+def talks(path, *pairs: tuple[str, str]) -> dict:
+    """A source of these questions with their answers."""
+    path.write_text("".join(json.dumps({"prompt": q, "response": a}) + "\n" for q, a in pairs))
+    return {"path": str(path), "kind": "chat"}
+
+
+def first_questions(folder, split, *names: str) -> list[str]:
+    return [c.messages[0]["content"] for name in names for c in read_conversations(folder, name, split)]
+
+
+def alike(question: str) -> str:
+    return " ".join(question.casefold().split())
+
+
+QUESTIONS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["a", "b", "c"])), min_size=1, max_size=20)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(QUESTIONS, min_size=1, max_size=3), st.floats(1e-9, 0.49), st.randoms(use_true_random=False))
+def test_no_first_question_is_on_both_sides(tmp_path_factory, sources, fraction, draw: random.Random):
+    folder = tmp_path_factory.mktemp("talks")
+    tables = {}
+    for number, rows in enumerate(sources):
+        # However a question is written: it is the same. Numbers beyond 6 are of one source alone, so that none asks one thing.
+        rows = [*((f"question {q}", answer) for q, answer in rows), *((f"question {number}-{n}", "a") for n in range(8))]
+        written = [(draw.choice([q, q.upper(), q.replace(" ", " \n ") + " "]), answer) for q, answer in rows]
+        tables[f"s{number}"] = talks(folder / f"{number}.jsonl", *written)
+    counts, lost = curated(folder / "out", fraction, **tables)
+    held, train = ({alike(q) for q in first_questions(folder / "out", split, *tables)} for split in ("heldout", "train"))
+    assert not held & train
+    for number, (name, rows) in enumerate(zip(tables, sources, strict=True)):
+        assert counts[name]["train_documents"]
+        assert counts[name]["heldout_documents"]
+        copies = lost.get((name, "same conversation"), 0)
+        assert counts[name]["train_documents"] + counts[name]["heldout_documents"] + copies == len(rows) + 8
+        assert held | train >= {f"question {number}-{n}" for n in range(8)}
+
+
+def test_the_question_decides_and_not_the_source_or_the_place(tmp_path):
+    pairs = [(f"question {n}", "a") for n in range(200)]
+    curated(tmp_path / "one", 0.1, own=talks(tmp_path / "one.jsonl", *pairs))
+    curated(tmp_path / "two", 0.1, other=talks(tmp_path / "two.jsonl", *((q, "b") for q, _ in reversed(pairs))))
+    held = set(first_questions(tmp_path / "one", "heldout", "own"))
+    assert 8 < len(held) < 35
+    assert held == set(first_questions(tmp_path / "two", "heldout", "other"))
+
+
+def test_the_same_conversation_stands_once(tmp_path):
+    pairs = [(f"question {n % 10}", f"answer {n % 20}") for n in range(60)]
+    counts, lost = curated(tmp_path / "out", own=talks(tmp_path / "own.jsonl", *pairs))
+    assert counts["own"]["train_documents"] + counts["own"]["heldout_documents"] == 20
+    assert lost["own", "same conversation"] == 40
+    assert [row["rule"] for row in read_rows_of(rejects_file(tmp_path / "out", "own", "split"))] == ["same conversation"] * 40
+
+
+def test_a_source_that_asks_one_question_alone_needs_its_held_out_ones_named(tmp_path):
+    own = talks(tmp_path / "own.jsonl", *(("hello", f"answer {n}") for n in range(9)))
+    with pytest.raises(UserError, match=r"begin with the same question.*\[corpus.sources.own\] heldout = PATH"):
+        curated(tmp_path / "out", own=own)
+    held = talks(tmp_path / "held.jsonl", ("hi", "a"))["path"]
+    counts, _ = curated(tmp_path / "out", own=own | {"heldout": held})
+    assert counts["own"]["train_documents"] == 9
+
+
+def test_named_held_out_conversations_are_the_ones(tmp_path):
+    own = talks(tmp_path / "own.jsonl", *((f"question {n}", "a") for n in range(50)))
+    held = talks(tmp_path / "held.jsonl", *((f"held {n}", "a") for n in range(4)), ("question 3", "a"), ("held 1", "a"))["path"]
+    _, lost = curated(tmp_path / "out", 0.4, own=own | {"heldout": held})
+    assert first_questions(tmp_path / "out", "heldout", "own") == [*(f"held {n}" for n in range(4)), "question 3"]
+    # What is asked in both stays: the stage that trains on it says so before it begins.
+    assert first_questions(tmp_path / "out", "train", "own") == [f"question {n}" for n in range(50)]
+    assert lost == {("own", "same conversation"): 1}
+
+
+def test_held_out_rows_are_held_to_the_same_rules(tmp_path):
+    own = talks(tmp_path / "own.jsonl", *((f"question {n}", "a") for n in range(9)))
+    held = talks(tmp_path / "held.jsonl", ("held", "a"), ("empty", ""))["path"]
+    with pytest.raises(UserError, match=r"held.jsonl:2: turn 2 \(assistant\) is empty"):
+        curated(tmp_path / "out", own=own | {"heldout": held})
+    counts, lost = curated(tmp_path / "out", own=own | {"heldout": held, "on_error": "skip"})
+    assert counts["own"]["heldout_documents"] == 1
+    assert lost["own", "empty answer"] == 1
+    none = talks(tmp_path / "held.jsonl", ("empty", ""))["path"]
+    with pytest.raises(UserError, match=r"\(\S*held.jsonl\) holds no conversation to hold out"):
+        curated(tmp_path / "out", own=own | {"heldout": none, "on_error": "skip"})
 
 
 SOURCE = '''

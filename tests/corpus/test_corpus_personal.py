@@ -60,3 +60,25 @@ def test_documents_and_conversations_are_masked_and_counted(tmp_path):
         assert "@" not in document.text
     for talk in read_conversations(tmp_path / "out", "talk", "train"):
         assert talk.messages[0]["content"] == f"Call {MASKS['phone']}"
+
+
+def test_what_is_thought_and_given_to_tools_is_masked_too(tmp_path):
+    call = {
+        "id": "c1",
+        "function": {"name": "mail", "arguments": {"to": ["ada@example.org"], "more": {"cc": "b@example.org"}, "n": 1}},
+    }
+    turns = [
+        {"role": "assistant", "content": None, "reasoning_content": "ada@example.org, then", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "sent to ada@example.org"},
+        {"role": "assistant", "content": "Done."},
+    ]
+    rows = [{"messages": [{"role": "user", "content": f"question {n}"}, *turns]} for n in range(9)]
+    (tmp_path / "talks.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    counts, _ = curated(tmp_path / "out", mask=["email"], talk={"path": str(tmp_path / "talks.jsonl"), "kind": "chat"})
+    assert counts["talk"]["masked_email"] == 36
+    mask = MASKS["email"]
+    for talk in read_conversations(tmp_path / "out", "talk", "train"):
+        _, answer, result, _ = talk.messages
+        assert answer["reasoning_content"] == f"{mask}, then"
+        assert answer["tool_calls"][0]["function"] == {"name": "mail", "arguments": {"to": [mask], "more": {"cc": mask}, "n": 1}}
+        assert result == {"role": "tool", "tool_call_id": "c1", "content": f"sent to {mask}"}

@@ -94,30 +94,6 @@ def test_a_truncated_gzip_file_is_named(tmp_path):
         read(tmp_path / "own.jsonl.gz", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
-        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-        {"prompt": "q", "completion": "a"},
-        {"question": "q", "answer": "a"},
-        {"instruction": "q", "output": "a"},
-    ],
-)
-def test_conversations_of_every_known_shape(tmp_path, row):
-    file = tmp_path / "chat.jsonl"
-    file.write_text("\n".join(json.dumps(row | {"id": n}) for n in range(30)))
-    out, _ = read(file, tmp_path, kind="chat")
-    for conversation in read_conversations(out, "own", "train"):
-        assert conversation.messages == [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-
-
-def test_a_conversation_without_an_answer_is_named(tmp_path):
-    (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}]}')
-    with pytest.raises(UserError, match=r"chat.jsonl:1: no conversation with an answer"):
-        read(tmp_path / "chat.jsonl", tmp_path, kind="chat")
-
-
 def test_of_few_documents_one_is_held_out(tmp_path):
     file = tmp_path / "few.jsonl"
     file.write_text("\n".join(map(json.dumps, rows(4))))

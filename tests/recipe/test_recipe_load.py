@@ -77,6 +77,9 @@ def test_all_mistakes_come_at_once_with_file_line_and_a_suggestion(write_recipe)
     assert message.startswith("4 mistakes in the recipe")
 
 
+OWN = '[corpus.sources.own]\npath = "."\n'
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -106,6 +109,29 @@ def test_all_mistakes_come_at_once_with_file_line_and_a_suggestion(write_recipe)
             ("[tokenizer]", '[corpus.sources.far]\npath = "s3://a/b"\nkind = "tokens"\n[tokenizer]'),
             "copy them to a folder of this machine",
         ),
+        (
+            ("[tokenizer]", OWN + 'heldout = "."\n[tokenizer]'),
+            'heldout is for conversations, and this source holds text; did you mean kind = "chat"?',
+        ),
+        (("[tokenizer]", OWN + 'shape = "messages"\n[tokenizer]'), "shape is for conversations, and this source holds text"),
+        (
+            ("[tokenizer]", OWN + 'fields = { prompt = "q" }\n[tokenizer]'),
+            "fields is for conversations, and this source holds text",
+        ),
+        (
+            ("[tokenizer]", OWN + 'kind = "chat"\nheldout = "no/such/file"\n[tokenizer]'),
+            "heldout = 'no/such/file': no such file or folder",
+        ),
+        (
+            ("[tokenizer]", OWN + 'kind = "chat"\nheldout = "builtin:python-errors"\n[tokenizer]'),
+            "expected a file or folder of conversations",
+        ),
+        (
+            ("[tokenizer]", OWN + 'kind = "chat"\nshape = "prompt"\nfields = { messages = "m" }\n[tokenizer]'),
+            "rows of shape = 'prompt' have no messages; expected prompt, response",
+        ),
+        (("[tokenizer]", OWN + 'kind = "chat"\nfields = { question = "q" }\n[tokenizer]'), "corpus.sources.own.fields.question"),
+        (("[tokenizer]", OWN + 'kind = "chat"\nshape = "sharegpt"\n[tokenizer]'), "corpus.sources.own.shape"),
         (("[pretrain]", "[pretrain]\nmicro_batch = 3"), "3 rows on 1 ranks do not divide the batch of 4 rows"),
         (("[pretrain]", "[pretrain]\nprocesses = 3"), "3 ranks do not divide the batch of 4 rows"),
         (

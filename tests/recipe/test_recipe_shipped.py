@@ -1,5 +1,7 @@
 """The recipes that are shipped: they are read, their models can be built, and every stage can be planned."""
 
+import re
+
 import pytest
 from helpers import REPOSITORY
 
@@ -106,3 +108,22 @@ def test_a_mix_is_extended_by_a_recipe_of_ones_own(tmp_path, name):
     assert len(stage.mix) == sources
     assert sum(stage.mix.values()) == pytest.approx(1, abs=1e-3)
     assert all(recipe.corpus.sources[source].type for source in stage.mix)
+
+
+@pytest.mark.parametrize(("name", "total"), [("dolci_think_sft", 2_268_468), ("dolci_instruct_sft", 2_152_112)])
+def test_a_mix_of_conversations_is_extended_and_its_table_adds_up(tmp_path, name, total):
+    mix, own = REPOSITORY / "recipes" / "mixes" / f"{name}.toml", tmp_path / "own.toml"
+    own.write_text(
+        f'extends = "{mix.resolve()}"\n[tokenizer]\npath = "allenai/dolma2-tokenizer"\n[model]\npreset = "olmo3_7b"\n'
+        '[sft]\nfrom = "allenai/Olmo-3-1025-7B"\nbatch_tokens = "1M"\nseq_len = 8000\n'
+    )
+    recipe = load_recipe(own)
+    stage = recipe.stages["sft"]
+    assert isinstance(stage, TrainTable)
+    assert (list(stage.mix.values()), stage.epochs) == ([1.0], 2)
+    assert all(recipe.corpus.sources[source].kind == "chat" for source in stage.mix)
+    rows = re.findall(r"^#   (\S.*?) +([\d,]+) +([\d.]+)%$", mix.read_text(), re.MULTILINE)
+    counts = {label: int(count.replace(",", "")) for label, count, _ in rows}
+    assert counts.pop("all") == sum(counts.values()) == total
+    for label, count, share in rows:
+        assert float(share) == pytest.approx(100 * int(count.replace(",", "")) / total, abs=0.006), label

@@ -49,6 +49,20 @@ def test_another_similarity_is_another_corpus(tmp_path):
     assert len(list((tmp_path / "runs" / "own").glob("corpus-*"))) == 2
 
 
+def test_other_held_out_conversations_are_another_corpus(tmp_path):
+    talk, held, recipe = tmp_path / "talk.jsonl", tmp_path / "held.jsonl", tmp_path / "own.toml"
+    talk.write_text("".join(json.dumps({"prompt": f"question {n}", "response": "a"}) + "\n" for n in range(5)))
+    recipe.write_text(f'name = "own"\n[corpus.sources.talk]\npath = "{talk}"\nkind = "chat"\nheldout = "{held}"\n')
+    for answer in ("a", "b"):
+        held.write_text(json.dumps({"prompt": "held", "response": answer}))
+        result = run_llmctl("curate", recipe, "--runs", tmp_path / "runs")
+        assert result.returncode == 0, result.stderr
+    folders = list((tmp_path / "runs" / "own").glob("corpus-*"))
+    assert len(folders) == 2
+    for folder in folders:
+        assert json.loads((folder / "stats.json").read_text())["talk"]["heldout_documents"] == 1
+
+
 def test_a_ray_cluster_makes_the_same_corpus(tmp_path):
     (tmp_path / "mine").mkdir()
     words = [f"word{number}" for number in range(500)]

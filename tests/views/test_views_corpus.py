@@ -101,6 +101,29 @@ def test_rejects_are_shown_with_their_reason(run):
     assert {json.loads(line)["rule"] for line in every.stdout.splitlines()} == {"near copy", "min_characters", "low quality"}
 
 
+def test_conversations_are_shown_with_thoughts_calls_and_tools(tmp_path):
+    call = {"function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "I have to look."},
+        {"role": "tool", "name": "weather", "content": "rain"},
+        {"role": "assistant", "content": "It rains."},
+    ]
+    tools = [{"name": "weather", "parameters": {}}]
+    rows = [{"messages": [{"role": "user", "content": f"question {n}"}, *turns], "tools": tools} for n in range(9)]
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = tmp_path / "talk.toml"
+    recipe.write_text(f'name = "talk"\n[corpus.sources.talk]\npath = "{tmp_path}/talk.jsonl"\nkind = "chat"\n')
+    made = run_llmctl("curate", recipe, "--runs", tmp_path / "runs")
+    assert made.returncode == 0, made.stderr
+    assert "talk: rows are messages = [{role, content}]" in made.stderr + made.stdout
+    shown = run_llmctl("inspect", "corpus", "--limit", "1", "--runs", tmp_path / "runs").stdout
+    assert re.search(r"tools: weather\nuser: question \d\nassistant thinks: I have to look.\nassistant calls weather: ", shown)
+    assert "tool weather: rain\nassistant: It rains." in shown
+    row = json.loads(run_llmctl("inspect", "corpus", "--limit", "1", "--json", "--runs", tmp_path / "runs").stdout)
+    assert row["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"city": "Oslo"}
+    assert row["tools"] == [{"type": "function", "function": tools[0]}]
+
+
 def test_what_is_not_there_is_told(run, tmp_path):
     assert "'nowhere' is no source" in run_llmctl("inspect", "corpus", "--source", "nowhere", "--runs", run).stderr
     assert "nothing of that kind" in run_llmctl("inspect", "corpus", "--find", "no such text", "--runs", run).stderr
