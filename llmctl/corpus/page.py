@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.corpus.documents import read_documents, read_rows_of
+from llmctl.corpus.shown import shown_text
 from llmctl.recipe.schema import Recipe, TrainTable
 
 SAMPLES = 3  # rejects that are shown of each rule and source
@@ -163,7 +164,7 @@ def _samples(corpus: Path) -> Iterator[str]:
         if shown[source, row["rule"]] == SAMPLES:
             continue
         shown[source, row["rule"]] += 1
-        text = row.get("text") or "\n".join(f"{m['role']}: {m['content']}" for m in row["messages"])
+        text = shown_text(row)
         why = ", ".join(
             f"{key} {row[key]}" for key in ("value", "similarity", "kept", "like", "score", "question", "share") if key in row
         )
