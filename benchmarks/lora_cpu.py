@@ -26,23 +26,22 @@ TABLE = {"name": "lora", "kind": "lora", "from": "base", "seq_len": LENGTH, "bat
          "checkpoint": {"every_minutes": 1e6}}  # fmt: skip
 
 
-def write_data(folder: Path, model: str, conversations: Path, steps: int) -> None:
+def write_data(folder: Path, model: str, conversations: Path) -> None:
     """Token shards with masks, and the same conversations as rows for the peer."""
-    from llmctl.corpus.documents import Conversation
-    from llmctl.corpus.rows import Faults, read_rows
-    from llmctl.corpus.shapes import as_messages
-    from llmctl.tokens.chat_shards import write_chat_shards
+    from llmctl.corpus.attrition import Attrition
+    from llmctl.corpus.documents import read_conversations
+    from llmctl.corpus.snapshot import snapshot
+    from llmctl.recipe.corpus_schema import CorpusTable
+    from llmctl.tokens.chat_shards import ChatSettings, write_chat_shards
     from llmctl.tokens.rows import IGNORED
     from llmctl.tokens.shards import TokenShards
     from llmctl.tokens.tokenizer import load_tokenizer
 
-    talks = []
-    for place, row in read_rows(str(conversations), Faults("skip")):
-        messages = as_messages(row)
-        if messages is not None:
-            talks.append(Conversation(messages, place, "talk", place))
+    source = {"path": str(conversations), "kind": "chat", "on_error": "skip"}
+    snapshot(CorpusTable.model_validate({"sources": {"talk": source}}), 1, folder / "corpus", Attrition())
+    talks = read_conversations(folder / "corpus", "talk", "train")
     tokenizer = load_tokenizer(model)
-    write_chat_shards(talks, tokenizer, folder / "talk", "assistant", LENGTH)
+    write_chat_shards(talks, tokenizer, folder / "talk", ChatSettings("assistant", LENGTH))
     tokenizer.save_pretrained(folder / "tokenizer")
     shards = TokenShards(folder / "talk")
     rows = []
@@ -104,7 +103,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_data(folder, chosen.model, chosen.conversations, chosen.steps)
+        write_data(folder, chosen.model, chosen.conversations)
         again = ["--model", chosen.model, "--conversations", chosen.conversations, "--steps", str(chosen.steps)]
         subprocess.run([sys.executable, __file__, "--alone", folder, *again], check=True, stdout=subprocess.DEVNULL)
         runs = {"llmctl": json.loads((folder / "llmctl.json").read_text())}

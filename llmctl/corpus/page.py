@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.corpus.documents import read_documents, read_rows_of
+<<<<<<< HEAD
 from llmctl.page import table, whole_page
+=======
+from llmctl.corpus.shown import shown_text
+>>>>>>> shapes
 from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.runs.files import write_text
 
@@ -144,7 +148,7 @@ def _samples(corpus: Path) -> Iterator[str]:
         if shown[source, row["rule"]] == SAMPLES:
             continue
         shown[source, row["rule"]] += 1
-        text = row.get("text") or "\n".join(f"{m['role']}: {m['content']}" for m in row["messages"])
+        text = shown_text(row)
         why = ", ".join(
             f"{key} {row[key]}" for key in ("value", "similarity", "kept", "like", "score", "question", "share") if key in row
         )

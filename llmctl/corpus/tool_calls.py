@@ -84,10 +84,18 @@ def tools_of(value: Any) -> list[dict[str, Any]]:
     if value is None or value == "":
         return []
     tools = parsed(value, "tools", "the tools are")
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+    if not isinstance(tools, list):
         raise RowFault("tools", f"the tools are {kind_of(tools)}; expected a list of schemas of functions")
-    wrapped = (tool if "function" in tool or "name" not in tool else {"type": "function", "function": tool} for tool in tools)
-    return [without_nulls(tool) for tool in wrapped]
+    return [_schema(tool, number) for number, tool in enumerate(tools, 1)]
+
+
+def _schema(tool: Any, number: int) -> dict[str, Any]:
+    function = (tool.get("function") or tool) if isinstance(tool, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RowFault(
+            "tools", f"tool {number} has no name; expected the schema of a function, {{name, description, parameters}}"
+        )
+    return without_nulls(tool if function is not tool else {"type": "function", "function": tool})
 
 
 def parsed(value: Any, reason: str, begins: str) -> Any:

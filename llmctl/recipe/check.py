@@ -94,7 +94,8 @@ def check_sources(recipe: Recipe) -> Iterator[Problem]:
 def check_chat(name: str, source: SourceTable) -> Iterator[Problem]:
     """What a source says about its conversations."""
     key: Key = ("corpus", "sources", name)
-    for field in [field for field in ("shape", "fields", "heldout") if field in source.model_fields_set]:
+    said = {"shape": source.shape != "auto", "fields": bool(source.fields), "heldout": source.heldout is not None}
+    for field in [field for field, is_said in said.items() if is_said]:
         if source.kind != "chat":
             yield (*key, field), f'{field} is for conversations, and this source holds {source.kind}; did you mean kind = "chat"?'
         elif source.path in CHAT_BUILTINS:

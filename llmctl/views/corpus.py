@@ -11,6 +11,7 @@ from rich.text import Text
 
 from llmctl.corpus.documents import Split, read_conversations, read_documents
 from llmctl.corpus.page import read_rejects
+from llmctl.corpus.shown import shown_text
 from llmctl.errors import UserError
 from llmctl.runs.artifact import Artifact
 
@@ -30,7 +31,7 @@ def show_corpus(
         raise UserError(f"{source!r} is no source of {corpus.folder}; there are {', '.join(sources)}")
     wanted = [source] if source is not None else sources
     rows = _dropped(corpus, wanted, rejects) if rejects is not None else _kept(corpus, wanted, split)
-    found = list(islice((row for row in rows if find is None or find in _text(row)), limit))
+    found = list(islice((row for row in rows if find is None or find in shown_text(row)), limit))
     if not found:
         raise UserError(f"{corpus.folder}: nothing of that kind")
     if as_json:
@@ -71,33 +72,12 @@ def _scores(corpus: Artifact, source: str) -> dict[str, dict[str, Any]]:
     return {row["id"]: {key: value for key, value in row.items() if key not in ("id", "bytes")} for row in rows}
 
 
-def _text(row: dict[str, Any]) -> str:
-    return row.get("text") or "\n".join([*_tools(row), *(line for turn in row["messages"] for line in _lines(turn))])
-
-
-def _tools(row: dict[str, Any]) -> list[str]:
-    names = [str(tool.get("function", tool).get("name")) for tool in row.get("tools") or ()]
-    return [f"tools: {', '.join(names)}"] if names else []
-
-
-def _lines(turn: dict[str, Any]) -> Iterator[str]:
-    """A turn with what is thought before it, and what it asks of tools."""
-    if turn.get("reasoning_content"):
-        yield f"{turn['role']} thinks: {turn['reasoning_content']}"
-    calls = turn.get("tool_calls") or ()
-    if turn.get("content") or not calls:
-        name = f" {turn['name']}" if turn.get("name") else ""
-        yield f"{turn['role']}{name}: {turn.get('content') or ''}"
-    for call in calls:
-        yield f"{turn['role']} calls {call['function']['name']}: {json.dumps(call['function']['arguments'], ensure_ascii=False)}"
-
-
 def _show(console: Console, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         facts = {key: value for key, value in row.items() if key not in ("id", "text", "messages", "tools")}
         console.print(Text(row["id"], style="bold"))
         told = (f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items() if value)
         console.print(Text(", ".join(told), style="dim"))
-        text = _text(row)
+        text = shown_text(row)
         rest = f"\n… {len(text) - SHOWN:,} more characters" if len(text) > SHOWN else ""
         console.print(Text(text[:SHOWN] + rest + "\n"))

@@ -51,7 +51,7 @@ def show_talks(found: Inspected, as_json: bool) -> None:
         summary.add_row(*cells(count))
     console.print(summary)
     for line in reasons(found):
-        console.print(line, highlight=False, markup=False)
+        print(line)
     for number, finding in enumerate(found.findings, 1):
         console.print(Text(f"{number}. {finding}", style="red" if finding.dead else "yellow"))
     print(verdict(found))

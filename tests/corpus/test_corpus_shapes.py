@@ -242,6 +242,7 @@ BAD = {
         "the arguments of f are no JSON",
     ),
     "tools that are no list": (chat(QUESTION, ANSWER) | {"tools": {"a": 1}}, "tools", "the tools are an object"),
+    "a tool that is no schema": (chat(QUESTION, ANSWER) | {"tools": [{"function": "f"}]}, "tools", "tool 1 has no name"),
     "no shape": ({"text": "t"}, "unknown shape", "no conversation that is known (it has text); expected messages"),
     "no field": ({}, "unknown shape", "(it has no field)"),
     "preference pair": ({"prompt": "q", "chosen": "a", "rejected": "b"}, "unknown shape", "a preference pair"),
