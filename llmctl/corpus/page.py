@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.corpus.documents import read_documents, read_rows_of
-<<<<<<< HEAD
-from llmctl.page import table, whole_page
-=======
 from llmctl.corpus.shown import shown_text
->>>>>>> shapes
+from llmctl.page import table, whole_page
 from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.runs.files import write_text
 

@@ -28,6 +28,10 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float, kind: torch.dtype) -> Any:
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        shape, rows = hidden.shape, None
+        if not hidden.is_cuda:  # which would be waited for
+            rows = torch.nonzero(labels != IGNORED)[:, 0]
+            hidden, labels = hidden[rows], labels[rows]
         hidden_grad = torch.zeros_like(hidden) if wanted else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         working = weight.to(kind)
@@ -55,6 +59,8 @@ class LinearCrossEntropy(torch.autograd.Function):
                 hidden_grad[part] = (gradient @ working).to(hidden.dtype)
                 if weight_grad is not None:
                     weight_grad += gradient.T @ inputs
+        if rows is not None and hidden_grad is not None:
+            hidden_grad = hidden_grad.new_zeros(shape).index_copy_(0, rows, hidden_grad)
         ctx.save_for_backward(hidden_grad, weight_grad)
         ctx.weight_type = weight.dtype
         ctx.mark_non_differentiable(z_total)

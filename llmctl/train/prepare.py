@@ -27,9 +27,13 @@ def prepare_for_training(model: nn.Module, table: TrainTable) -> nn.Module:
         checkpoint_activations(model, int(table.activation_checkpointing), table.offload_activations)
     if table.tiled_mlp:
         tile_feed_forward(layers_of(model), base_model(model).config.get_text_config().hidden_size)
-    if table.compile is True or (table.compile == "auto" and torch.cuda.is_available()):
+    if compiles(table):
         compile_layers(model)
     return model
+
+
+def compiles(table: TrainTable) -> bool:
+    return table.compile is True or (table.compile == "auto" and torch.cuda.is_available())
 
 
 def layers_of(model: Any) -> nn.ModuleList:
