@@ -61,15 +61,16 @@ def test_layers_that_are_not_plain_stay_as_they_are(settings):
     assert not any("_Joined" in type(layer.forward).__name__ for layer in model.modules())
 
 
-def test_frozen_weights_in_bfloat16_give_what_autocast_gives():
+def test_frozen_weights_in_bfloat16_are_as_near_as_autocast():
     model = adapted()
     held = copy.deepcopy(model)
     hold_frozen_in_bfloat16(held)
     assert {p.dtype for p in held.parameters() if p.requires_grad} == {torch.float32}
     assert {p.dtype for p in held.parameters() if not p.requires_grad} == {torch.bfloat16}
     (logits, expected), (found, given) = gradients(model, autocast=True), gradients(held, autocast=True)
-    exact, _ = gradients(copy.deepcopy(model))
+    exact, right = gradients(adapted())
     # No further from the truth than twice what autocast is.
-    assert (found - exact).abs().max() <= 2 * (logits - exact).abs().max() + 1e-3
-    for name, gradient in expected.items():
-        assert torch.nn.functional.cosine_similarity(given[name].flatten(), gradient.flatten(), 0) > 0.99, name
+    assert (found - exact).norm() <= 2 * (logits - exact).norm()
+    off, allowed = (sum(float((some[name] - right[name]).square().sum()) ** 0.5 for name in right) for some in (given, expected))
+    assert off <= 2 * allowed
+    assert off > 0
