@@ -77,9 +77,7 @@ def refuse(stage: str, found: Sequence[Finding]) -> None:
     """
     if any(finding.dead for finding in found):
         listed = "".join(f"\n  {number}. {finding}" for number, finding in enumerate(found, 1))
-        raise DeadRun(
-            f"{stage} would train a model that has nothing to learn from its conversations, or learns it wrong:{listed}"
-        )
+        raise DeadRun(f"{stage} is refused, since its conversations would teach nothing, or something wrong:{listed}")
     for finding in found:
         events.warn(f"{stage}: {finding.what} {finding.remedy}")
 
@@ -89,7 +87,9 @@ def _embeddings(chat: Chat) -> list[Finding]:
         return []
     what = f"the tokenizer has {chat.tokens:,} tokens and the model embeds {chat.embedded:,}."
     return [
-        Finding(what, "Name the new ones in add_tokens, which gives the model an embedding for each; or use its own tokenizer.")
+        Finding(
+            what, "Name the new ones in add_tokens, which gives the model an embedding for each; or take the model's tokenizer."
+        )
     ]
 
 
@@ -131,15 +131,19 @@ def _remedy(report: ChatReport, template: str) -> str:
 
 def _closed(source: str, report: ChatReport, chat: Chat) -> list[Finding]:
     """Answers that the model would never learn to end."""
-    if not report.turns or not (report.unclosed or not report.closing):
+    if not report.kept or (report.closing and not report.unclosed):
         return []
-    which = "no answer" if not report.closing else f"{report.unclosed:,} of {report.turns:,} answers not"
+    if not report.unclosed:
+        what = f"{source}: every answer is cut before its end: the model would not learn to stop."
+        return [Finding(what, 'Raise seq_len; or too_long = "turns" keeps the whole turns that fit.')]
+    which = f"{report.unclosed:,} of {report.turns:,} answers not" if report.closing else "no answer"
     what = f"{source}: the template ({chat.template}) closes {which} with a special token: the model would not learn to stop."
+    remedy = 'Write {{ eos_token }} after each answer in the template; or take another one: template = "chatml".'
     if chat.missing:
         names = ", ".join(f'"{token}"' for token in chat.missing)
-        remedy = f"The vocabulary lacks what it writes: add_tokens = [{names}]; or take a template that needs none of them: "
-        return [Finding(what, remedy + 'template = "tulu".')]
-    return [Finding(what, 'Write {{ eos_token }} after each answer in the template; or take another one: template = "chatml".')]
+        remedy = f"The vocabulary lacks what the template writes: add_tokens = [{names}]; or take one that needs none of them: "
+        remedy += 'template = "tulu".'
+    return [Finding(what, remedy)]
 
 
 def _measured(source: str, report: ChatReport) -> list[Finding]:

@@ -64,8 +64,8 @@ class Encoded:
     """uint8 [T]: 0 masked, 1 closing token, 2 what an assistant writes."""
     text: str
     """What the template writes; the tokens are its tokens."""
-    offsets: list[tuple[int, int]]
-    """The characters of `text` that each token stands for."""
+    offsets: np.ndarray
+    """int64 [T, 2]: the characters of `text` that each token stands for."""
     turns: list[Turn] = field(default_factory=list)
     """The trained ones. An empty answer is none."""
     asked: int = 0
@@ -94,7 +94,7 @@ def encode_talks(tokenizer: Any, talks: Sequence[Talk], loss_on: LossOn = "assis
     for place, encoding in zip(places, encodings, strict=True):
         text, spans = found[place]
         try:
-            found[place] = _masked(encoding.ids, encoding.offsets, text, spans, loss_on)
+            found[place] = _masked(encoding.ids, np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2), text, spans, loss_on)
         except Unmaskable as error:
             found[place] = error
     for place in _untrue(backend, found):
@@ -151,11 +151,11 @@ def _untrimmed(backend: Any) -> Iterator[None]:
         backend.post_processor = own
 
 
-def _masked(ids: list[int], offsets: list[tuple[int, int]], text: str, spans: list[Span], loss_on: LossOn) -> Encoded:
+def _masked(ids: list[int], offsets: np.ndarray, text: str, spans: list[Span], loss_on: LossOn) -> Encoded:
     """Raises:
     Unmaskable: a token holds a header's words and the beginning of an answer.
     """
-    starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
+    starts, ends = offsets.T
     mask, turns, joined = np.zeros(len(ids), dtype=np.uint8), list[Turn](), False
     for span in spans if loss_on == "assistant" else spans[-1:]:
         if not text[span.start : span.end].strip():
