@@ -153,7 +153,7 @@ def _untrimmed(backend: Any) -> Iterator[None]:
 
 def _masked(ids: list[int], offsets: np.ndarray, text: str, spans: list[Span], loss_on: LossOn) -> Encoded:
     """Raises:
-    Unmaskable: a token holds a header's words and the beginning of an answer.
+    Unmaskable: a token holds an end of an answer and words of what stands before or after it.
     """
     starts, ends = offsets.T
     mask, turns, joined = np.zeros(len(ids), dtype=np.uint8), list[Turn](), False
@@ -166,6 +166,8 @@ def _masked(ids: list[int], offsets: np.ndarray, text: str, spans: list[Span], l
         if header.strip():
             raise Unmaskable(f"one token holds the end of an answer's header and its beginning ({header!r} and what follows)")
         joined |= bool(header)
+        if span.closing is None and text[span.end : ends[stop - 1]].strip():
+            raise Unmaskable("one token holds the end of an answer and what follows it, for no special token closes the turn")
         closing = None
         if span.closing:
             # A token may be set to take the white space before it with it.

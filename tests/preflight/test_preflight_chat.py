@@ -80,6 +80,13 @@ def test_an_end_of_turn_that_the_vocabulary_lacks_is_named_with_the_tokens_to_ad
     assert 'add_tokens = ["<start_of_turn>", "<end_of_turn>"]' in found.remedy
 
 
+def test_a_marker_that_is_no_token_and_joins_with_answers_is_named_as_the_fault(judged, tmp_path):
+    (tmp_path / "joined.jinja").write_text("{% for m in messages %}{{ m.content }}n<|eot_id|>{% endfor %}")
+    (found,) = judged(rows(3, answer="i"), template=str(tmp_path / "joined.jinja"))
+    assert "3 cannot be masked: one token holds the end of an answer and what follows it" in found.what
+    assert found.remedy.startswith('The vocabulary lacks what the template writes: add_tokens = ["<|eot_id|>"]')
+
+
 def test_a_template_that_closes_the_last_answer_alone_is_refused(judged, tmp_path):
     (tmp_path / "open.jinja").write_text(
         "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if loop.last and m.role == 'assistant' %}{{ eos_token }}"

@@ -66,7 +66,7 @@ def test_every_row_that_is_left_out_is_named_with_its_reason(own, tmp_path):
         talk(6, QUESTION),
         *(talk(number, QUESTION, "") for number in range(7, 20)),
     ]
-    report, shards, mask_there, said = written(talks, own, tmp_path)
+    report, shards, _, said = written(talks, own, tmp_path)
     assert shards.documents == report.kept == 1
     assert {reason: (rows.count, rows.places) for reason, rows in report.reasons.items()} == {
         "cannot be masked: holds a special token of the tokenizer as text, <|im_end|>": (1, ["talk.jsonl:2"]),

@@ -155,6 +155,12 @@ def test_words_of_the_header_that_are_joined_with_the_answer_are_refused(tokeniz
         encode_talk(own, talk)
 
 
+def test_words_after_an_open_answer_that_are_joined_with_it_are_refused(tokenizer):
+    own = with_template(tokenizer, "{% for m in messages %}{{ m.content }}n. {% endfor %}")
+    with pytest.raises(Unmaskable, match="one token holds the end of an answer and what follows it, for no special token closes"):
+        encode_talk(own, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "i"}])
+
+
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|endoftext|>"])
 def test_a_special_token_in_content_is_named(tokenizer, role, token):
