@@ -49,7 +49,7 @@ UNCLOSED = (
 )
 CENSORED = "{% for m in messages %}<|im_start|>{{ m.content | replace('gradient', '*') }}<|im_end|>{% endfor %}"
 
-any_text = st.text(st.characters(codec="utf-8"), max_size=40)
+any_text = st.text(st.characters(codec="utf-8"), max_size=40).filter(lambda text: "<|" not in text)  # no special token
 
 
 def with_template(tokenizer, template):
@@ -138,6 +138,14 @@ def test_an_answer_that_a_later_one_repeats_holds_no_other_turn(tokenizer):
     assert [turn.closing is None for turn in encoded.turns] == [True, False]
 
 
+def test_an_answer_that_holds_what_stands_between_turns_is_refused(tokenizer):
+    own = with_template(tokenizer, UNCLOSED)
+    forged = [{"role": role, "content": text} for role, text in
+              [("user", "a"), ("assistant", "x\nuser: b\nassistant: y"), ("user", "b"), ("assistant", "z")]]  # fmt: skip
+    with pytest.raises(Unmaskable, match="the template changes an answer's text"):
+        encode_talk(own, forged)
+
+
 def test_white_space_of_the_header_that_is_joined_with_the_answer_is_trained_on(tokenizer):
     own = with_template(tokenizer, "chatml")
     encoded = encode_talk(own, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\n    b"}])
@@ -208,7 +216,10 @@ def test_what_is_trained_on_decodes_to_the_answers_of_any_conversation(tokenizer
 
 
 def test_a_tokenizer_is_left_as_it_was(tokenizer):
+    from tokenizers import processors
+
     own = copy.deepcopy(tokenizer)
+    own.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     before = own.backend_tokenizer.to_str()
     encode_conversation(own, TALK)
     assert own.backend_tokenizer.to_str() == before
