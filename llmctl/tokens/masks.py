@@ -10,6 +10,7 @@ The text is tokenised once; tokens are told apart by the characters that they st
 again: they must give the text of their turn, and nothing else.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from llmctl.tokens.spans import Span, Unmaskable, check_content, find_spans
-from llmctl.tokens.template import Messages, Refused, render
+from llmctl.tokens.template import Messages, Refused, render, special_pattern
 
 MASKED, CLOSING, CONTENT = 0, 1, 2
 
@@ -84,7 +85,8 @@ def encode_talks(tokenizer: Any, talks: Sequence[Talk], loss_on: LossOn = "assis
     Raises:
         UserError: the template is broken, or reaches out of its sandbox.
     """
-    found: list[Any] = [_spans_of(tokenizer, talk.messages, talk.tools) for talk in talks]
+    special = special_pattern(tokenizer)
+    found: list[Any] = [_spans_of(tokenizer, special, talk.messages, talk.tools) for talk in talks]
     places = [place for place, item in enumerate(found) if isinstance(item, tuple)]
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -129,11 +131,13 @@ class _One:
     tools: Tools
 
 
-def _spans_of(tokenizer: Any, messages: Messages, tools: Tools) -> tuple[str, list[Span]] | Unmaskable | Refused:
+def _spans_of(
+    tokenizer: Any, special: re.Pattern[str], messages: Messages, tools: Tools
+) -> tuple[str, list[Span]] | Unmaskable | Refused:
     try:
-        check_content(tokenizer, messages, tools)
+        check_content(special, messages, tools)
         text = render(tokenizer, messages, tools=tools)
-        return text, find_spans(tokenizer, messages, tools, text)
+        return text, find_spans(tokenizer, special, messages, tools, text)
     except (Unmaskable, Refused) as error:
         return error
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.tokens.template import Messages, Refused, render, special_pattern
+from llmctl.tokens.template import Messages, Refused, render
 
 MARKER = "answer{:06d}of009421marked"
 """Stands for an answer: a word that no template takes apart."""
@@ -39,11 +39,10 @@ class Unmaskable(UserError):
         self.reason = reason
 
 
-def check_content(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]]) -> None:
+def check_content(special: re.Pattern[str], messages: Messages, tools: list[dict[str, Any]]) -> None:
     """Raises:
     Unmaskable: a text would become a special token, such as one that ends a turn, or cannot be written in UTF-8.
     """
-    special = special_pattern(tokenizer)
     for text in _texts([messages, tools]):
         if found := special.search(text):
             raise Unmaskable(f"holds a special token of the tokenizer as text, {found.group()}")
@@ -53,13 +52,14 @@ def check_content(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]
             raise Unmaskable("holds half a surrogate pair, which is no text") from None
 
 
-def find_spans(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]], text: str) -> list[Span]:
-    """Spans of every assistant turn of `text`, which is `messages` rendered.
+def find_spans(
+    tokenizer: Any, special: re.Pattern[str], messages: Messages, tools: list[dict[str, Any]], text: str
+) -> list[Span]:
+    """Spans of every assistant turn of `text`, which is `messages` rendered; `special` matches any special token.
 
     Raises:
         Unmaskable: a span cannot be told.
     """
-    special = special_pattern(tokenizer)
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     around, spans = None, list[Span]()
     for number, index in enumerate(answers):
