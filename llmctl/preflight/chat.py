@@ -77,9 +77,7 @@ def refuse(stage: str, found: Sequence[Finding]) -> None:
     """
     if any(finding.dead for finding in found):
         listed = "".join(f"\n  {number}. {finding}" for number, finding in enumerate(found, 1))
-        raise DeadRun(
-            f"{stage} would train a model that has nothing to learn from its conversations, or learns it wrong:{listed}"
-        )
+        raise DeadRun(f"{stage} is refused, since its conversations would teach nothing, or something wrong:{listed}")
     for finding in found:
         events.warn(f"{stage}: {finding.what} {finding.remedy}")
 
@@ -89,7 +87,9 @@ def _embeddings(chat: Chat) -> list[Finding]:
         return []
     what = f"the tokenizer has {chat.tokens:,} tokens and the model embeds {chat.embedded:,}."
     return [
-        Finding(what, "Name the new ones in add_tokens, which gives the model an embedding for each; or use its own tokenizer.")
+        Finding(
+            what, "Name the new ones in add_tokens, which gives the model an embedding for each; or take the model's tokenizer."
+        )
     ]
 
 
@@ -102,7 +102,7 @@ def _trained(source: str, report: ChatReport, chat: Chat) -> list[Finding]:
         return [Finding(f"{source}: no conversation to train on.", "Look at the source's path and its shape.")]
     what = f"{source}: {report.untrained:,} of {report.conversations:,} conversations ({share:.1%}) have no trained token"
     what += f" (most_untrained = {chat.most_untrained:g})" if report.kept else ", and nothing is left to train on"
-    return [Finding(what + ":" + _rows(report), _remedy(report, chat.template))]
+    return [Finding(what + ":" + _rows(report), _remedy(report, chat))]
 
 
 def _rows(report: ChatReport) -> str:
@@ -113,33 +113,42 @@ def _rows(report: ChatReport) -> str:
     )
 
 
-def _remedy(report: ChatReport, template: str) -> str:
+def _remedy(report: ChatReport, chat: Chat) -> str:
     """By the reason that leaves most of them out."""
     reason = max(report.left_out, key=lambda reason: report.left_out[reason].count, default="")
     if reason == TOO_LONG:
         return 'Raise seq_len; or too_long = "turns" keeps the turns that fit; or raise most_untrained if they may go.'
     if reason.startswith("longer"):
         return 'Raise seq_len; or too_long = "truncate" trains on answers that are cut; or raise most_untrained if they may go.'
+    if reason.startswith(UNMASKABLE) and "no special token" in reason:
+        return _closing_remedy(chat)
     if reason.startswith(UNMASKABLE) and "the template" in reason:
-        return f'The template ({template}) cannot be masked; take another one: template = "chatml".'
+        return f'The template ({chat.template}) cannot be masked; take another one: template = "chatml".'
     if reason.startswith(UNMASKABLE):
         return "Mend these rows, or take them out of the source; or raise most_untrained if they may go."
     if "template refuses" in reason:
-        return f"Take a template other than {template} that has a form for these conversations (olmo, chatml); or leave them out."
+        return f"Take a template other than {chat.template} that has a form for such conversations (olmo, chatml)."
     return "Mend these rows (an assistant turn with words is needed); or raise most_untrained if they may go."
 
 
 def _closed(source: str, report: ChatReport, chat: Chat) -> list[Finding]:
     """Answers that the model would never learn to end."""
-    if not report.turns or not (report.unclosed or not report.closing):
+    if not report.kept or (report.closing and not report.unclosed):
         return []
-    which = "no answer" if not report.closing else f"{report.unclosed:,} of {report.turns:,} answers not"
+    if not report.unclosed:
+        what = f"{source}: every answer is cut before its end: the model would not learn to stop."
+        return [Finding(what, 'Raise seq_len; or too_long = "turns" keeps the whole turns that fit.')]
+    which = f"{report.unclosed:,} of {report.turns:,} answers not" if report.closing else "no answer"
     what = f"{source}: the template ({chat.template}) closes {which} with a special token: the model would not learn to stop."
-    if chat.missing:
-        names = ", ".join(f'"{token}"' for token in chat.missing)
-        remedy = f"The vocabulary lacks what it writes: add_tokens = [{names}]; or take a template that needs none of them: "
-        return [Finding(what, remedy + 'template = "tulu".')]
-    return [Finding(what, 'Write {{ eos_token }} after each answer in the template; or take another one: template = "chatml".')]
+    return [Finding(what, _closing_remedy(chat))]
+
+
+def _closing_remedy(chat: Chat) -> str:
+    if not chat.missing:
+        return 'Write {{ eos_token }} after each answer in the template; or take another one: template = "chatml".'
+    names = ", ".join(f'"{token}"' for token in chat.missing)
+    lacking = f"The vocabulary lacks what the template writes: add_tokens = [{names}]"
+    return f'{lacking}; or take a template that needs none of them: template = "tulu".'
 
 
 def _measured(source: str, report: ChatReport) -> list[Finding]:

@@ -164,7 +164,7 @@ def _batches(conversations: Iterable[Talk]) -> Iterator[list[Talk]]:
     batch, characters = list[Talk](), 0
     for talk in conversations:
         batch.append(talk)
-        characters += talk.size
+        characters += sum(len(message["content"]) for message in talk.messages)
         if len(batch) == TALKS or characters >= CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -230,7 +230,7 @@ def _hashes(encoded: Encoded) -> tuple[int, int]:
 def _tell(report: ChatReport, settings: ChatSettings, name: str) -> None:
     for reason, rows in report.reasons.items():
         where = ", ".join(rows.places[:3]) + (", ..." if rows.count > 3 else "")
-        events.say(f"{name}: {rows.count:,} of {report.conversations:,} conversations {_verb(reason, settings)} ({where})")
+        events.say(f"{name}: {rows.count:,} of {report.conversations:,} conversations: {_verb(reason, settings)} ({where})")
     if report.joined:
         events.say(
             f"{name}: in {report.joined:,} conversations this tokenizer joins white space at the end of the template's header "

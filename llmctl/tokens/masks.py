@@ -10,6 +10,7 @@ The text is tokenised once; tokens are told apart by the characters that they st
 again: they must give the text of their turn, and nothing else.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from llmctl.tokens.spans import Span, Unmaskable, check_content, find_spans
-from llmctl.tokens.template import Messages, Refused, render
+from llmctl.tokens.template import Messages, Refused, render, special_pattern
 
 MASKED, CLOSING, CONTENT = 0, 1, 2
 
@@ -64,8 +65,8 @@ class Encoded:
     """uint8 [T]: 0 masked, 1 closing token, 2 what an assistant writes."""
     text: str
     """What the template writes; the tokens are its tokens."""
-    offsets: list[tuple[int, int]]
-    """The characters of `text` that each token stands for."""
+    offsets: np.ndarray
+    """int64 [T, 2]: the characters of `text` that each token stands for."""
     turns: list[Turn] = field(default_factory=list)
     """The trained ones. An empty answer is none."""
     asked: int = 0
@@ -84,7 +85,8 @@ def encode_talks(tokenizer: Any, talks: Sequence[Talk], loss_on: LossOn = "assis
     Raises:
         UserError: the template is broken, or reaches out of its sandbox.
     """
-    found: list[Any] = [_spans_of(tokenizer, talk.messages, talk.tools) for talk in talks]
+    special = special_pattern(tokenizer)
+    found: list[Any] = [_spans_of(tokenizer, special, talk.messages, talk.tools) for talk in talks]
     places = [place for place, item in enumerate(found) if isinstance(item, tuple)]
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -94,7 +96,7 @@ def encode_talks(tokenizer: Any, talks: Sequence[Talk], loss_on: LossOn = "assis
     for place, encoding in zip(places, encodings, strict=True):
         text, spans = found[place]
         try:
-            found[place] = _masked(encoding.ids, encoding.offsets, text, spans, loss_on)
+            found[place] = _masked(encoding.ids, np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2), text, spans, loss_on)
         except Unmaskable as error:
             found[place] = error
     for place in _untrue(backend, found):
@@ -129,11 +131,13 @@ class _One:
     tools: Tools
 
 
-def _spans_of(tokenizer: Any, messages: Messages, tools: Tools) -> tuple[str, list[Span]] | Unmaskable | Refused:
+def _spans_of(
+    tokenizer: Any, special: re.Pattern[str], messages: Messages, tools: Tools
+) -> tuple[str, list[Span]] | Unmaskable | Refused:
     try:
-        check_content(tokenizer, messages, tools)
+        check_content(special, messages, tools)
         text = render(tokenizer, messages, tools=tools)
-        return text, find_spans(tokenizer, messages, tools, text)
+        return text, find_spans(tokenizer, special, messages, tools, text)
     except (Unmaskable, Refused) as error:
         return error
 
@@ -151,11 +155,11 @@ def _untrimmed(backend: Any) -> Iterator[None]:
         backend.post_processor = own
 
 
-def _masked(ids: list[int], offsets: list[tuple[int, int]], text: str, spans: list[Span], loss_on: LossOn) -> Encoded:
+def _masked(ids: list[int], offsets: np.ndarray, text: str, spans: list[Span], loss_on: LossOn) -> Encoded:
     """Raises:
-    Unmaskable: a token holds a header's words and the beginning of an answer.
+    Unmaskable: a token holds an end of an answer and words of what stands before or after it.
     """
-    starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
+    starts, ends = offsets.T
     mask, turns, joined = np.zeros(len(ids), dtype=np.uint8), list[Turn](), False
     for span in spans if loss_on == "assistant" else spans[-1:]:
         if not text[span.start : span.end].strip():
@@ -166,6 +170,8 @@ def _masked(ids: list[int], offsets: list[tuple[int, int]], text: str, spans: li
         if header.strip():
             raise Unmaskable(f"one token holds the end of an answer's header and its beginning ({header!r} and what follows)")
         joined |= bool(header)
+        if span.closing is None and text[span.end : ends[stop - 1]].strip():
+            raise Unmaskable("one token holds the end of an answer and what follows it, for no special token closes the turn")
         closing = None
         if span.closing:
             # A token may be set to take the white space before it with it.

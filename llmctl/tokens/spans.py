@@ -3,7 +3,7 @@
 A span begins where generation would: after the text of the turns before it with the beginning of an answer, where that is how
 the whole text begins. Templates that write earlier turns differently once later ones follow (tools before the last question,
 thinking of the last answer alone) are asked again with every answer replaced by a marker: what stands around the markers
-must stand around the answers. A span ends before the special token that closes the turn.
+must stand around the answers. A span ends before the special token that closes the turn, the first one after the content.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.tokens.template import Messages, Refused, render, special_pattern
+from llmctl.tokens.template import Messages, Refused, render
 
 MARKER = "answer{:06d}of009421marked"
 """Stands for an answer: a word that no template takes apart."""
@@ -39,11 +39,10 @@ class Unmaskable(UserError):
         self.reason = reason
 
 
-def check_content(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]]) -> None:
+def check_content(special: re.Pattern[str], messages: Messages, tools: list[dict[str, Any]]) -> None:
     """Raises:
     Unmaskable: a text would become a special token, such as one that ends a turn, or cannot be written in UTF-8.
     """
-    special = special_pattern(tokenizer)
     for text in _texts([messages, tools]):
         if found := special.search(text):
             raise Unmaskable(f"holds a special token of the tokenizer as text, {found.group()}")
@@ -53,29 +52,31 @@ def check_content(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]
             raise Unmaskable("holds half a surrogate pair, which is no text") from None
 
 
-def find_spans(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]], text: str) -> list[Span]:
-    """Spans of every assistant turn of `text`, which is `messages` rendered.
+def find_spans(
+    tokenizer: Any, special: re.Pattern[str], messages: Messages, tools: list[dict[str, Any]], text: str
+) -> list[Span]:
+    """Spans of every assistant turn of `text`, which is `messages` rendered; `special` matches any special token.
 
     Raises:
         Unmaskable: a span cannot be told.
     """
-    closing_token = re.compile(rf"\s*({special_pattern(tokenizer).pattern})")
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    around = _around_markers(tokenizer, messages, tools, text)
-    spans: list[Span] = []
+    around, spans = None, list[Span]()
     for number, index in enumerate(answers):
         start = _after_prompt(tokenizer, messages[:index], tools, text)
-        if start is None and around is None:
-            raise Unmaskable("the template renders the beginning of a conversation differently once more turns follow")
-        if start is None:
-            assert around is not None
-            start = around[number][0]
-        end = around[number][1] if around else _end_of_content(messages[index], text, start)
-        if start > end or (spans and start < spans[-1].end):
+        span = _up_to_special(messages[index], index, text, start, special) if start is not None else None
+        if span is None:
+            around = _around_markers(tokenizer, messages, tools, text) if around is None else around
+            if not around:
+                raise Unmaskable("the template writes a conversation differently when another answer stands in it")
+            span = _between(messages[index], index, text, start, around[number], special)
+        before = spans[-1].end if spans else 0
+        thought = (messages[index].get("reasoning_content") or "").strip()
+        if span.start < before:
             raise Unmaskable("the template writes its turns in another order than they are given")
-        _check_written(messages[index], text[start:end])
-        closed = closing_token.match(text, end)
-        spans.append(Span(index, start, end, closed.span(1) if closed else None))
+        if thought and thought in text[before : span.start] and thought not in text[span.start : span.end]:
+            raise Unmaskable("it cannot be told where the thinking of a turn begins in this template")
+        spans.append(span)
     return spans
 
 
@@ -101,53 +102,72 @@ def _after_prompt(tokenizer: Any, before: Messages, tools: list[dict[str, Any]],
     return len(prompt) if text.startswith(prompt) else None
 
 
-def _around_markers(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]], text: str) -> list[tuple[int, int]] | None:
-    """(start, end) of every answer in `text`: what stands between the pieces that stand around the markers. None: the template
+def _up_to_special(message: dict[str, Any], index: int, text: str, start: int, special: re.Pattern[str]) -> Span | None:
+    """The span of a turn whose content alone stands between `start` and the next special token, which content never holds.
+    None: something else stands there, or nothing."""
+    content, closing = message["content"].strip(), special.search(text, start)
+    if closing is None or not content:
+        return None
+    written = text[start : closing.start()].rstrip()
+    return Span(index, start, start + len(written), closing.span()) if written.lstrip() == content else None
+
+
+def _between(
+    message: dict[str, Any], index: int, text: str, start: int | None, around: tuple[int, int], special: re.Pattern[str]
+) -> Span:
+    """The span of what stands between the pieces around a marker; it begins at `start` if that is known.
+
+    Raises:
+        Unmaskable: it does not hold the turn's content, nor what is left of it without the thinking at its beginning.
+    """
+    start, end = around[0] if start is None else start, around[1]
+    content, left = message["content"].strip(), text[slice(*around)].strip()
+    if start > end or not (content in left or (left and content.endswith(left)) or message.get("tool_calls")):
+        raise Unmaskable("the template changes an answer's text, which cannot be found again")
+    after = re.compile(r"\s*").match(text, end)
+    closing = special.match(text, after.end() if after else end)
+    return Span(index, start, end, closing.span() if closing else None)
+
+
+def _around_markers(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]], text: str) -> list[tuple[int, int]]:
+    """(start, end) of every answer in `text`: what stands between the pieces that stand around the markers. Empty: the template
     does not write the conversation so, or writes something else around them.
+
+    Of a turn the marker replaces all that is written; or, for templates that write an empty place for thinking where there is
+    none, all but the thinking.
+    """
+    for kept in (("role",), ("role", "reasoning_content")):
+        marked, count = [], 0
+        for message in messages:
+            if message["role"] == "assistant":
+                message = {key: message[key] for key in kept if key in message} | {"content": MARKER.format(count)}
+                count += 1
+            marked.append(message)
+        try:
+            found = _fitted(render(tokenizer, marked, tools=tools), count, text)
+        except Refused:
+            found = []
+        if found:
+            return found
+    return []
+
+
+def _fitted(rest: str, count: int, text: str) -> list[tuple[int, int]]:
+    """The spans of `text` that stand between the same pieces as the `count` markers of `rest` do; empty: there are none.
 
     A piece begins with the token that closes a turn, which no content holds: the first place it is found at is the right one.
     """
-    marked, count = [], 0
-    for message in messages:
-        if message["role"] == "assistant":
-            message = {"role": "assistant", "content": MARKER.format(count)}
-            count += 1
-        marked.append(message)
-    try:
-        rest = render(tokenizer, marked, tools=tools)
-    except Refused:
-        return None
     starts, ends, end = list[int](), list[int](), 0
     for number in range(count + 1):
         piece, marker, after = rest.partition(MARKER.format(number))
         if (number < count) != bool(marker) or MARKER.format(number) in after:
-            return None
+            return []
         core, rest = piece.strip(), after
         place = text.find(core, end) if number < count else len(text.rstrip()) - len(core)
         if place < end or not text.startswith(core, place) or (number == 0 and text[:place].strip()):
-            return None
+            return []
         ends.append(place)
         end = place + len(core)
         header_space = piece[len(piece.rstrip()) :]
         starts.append(end + len(header_space) if text.startswith(header_space, end) else end)
     return list(zip(starts, ends[1:], strict=False))
-
-
-def _end_of_content(message: dict[str, Any], text: str, start: int) -> int:
-    """Where the content of a turn ends that begins at `start`."""
-    content = message["content"].strip()
-    if message.get("tool_calls"):
-        raise Unmaskable("the template writes a turn with tool calls differently, and its end cannot be told")
-    place = text.find(content, start) if content else -1
-    if place < 0:
-        raise Unmaskable("the template changes an answer's text, which cannot be found again")
-    return place + len(content)
-
-
-def _check_written(message: dict[str, Any], written: str) -> None:
-    """Raises:
-    Unmaskable: a span that does not hold the turn's content, nor what is left of it without the thinking at its beginning.
-    """
-    content, left = message["content"].strip(), written.strip()
-    if content not in written and not (left and content.endswith(left)) and not message.get("tool_calls"):
-        raise Unmaskable("the template changes an answer's text, which cannot be found again")
