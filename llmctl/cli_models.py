@@ -1,10 +1,14 @@
 """Commands that make a model of models that are there, or another form of one."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from llmctl.cli_options import Runs, watched_screen
+
+Form = Literal["safetensors", "gguf"]
+Kind = Literal["f32", "f16", "bf16", "q8_0"]
 
 
 def average(
@@ -19,3 +23,23 @@ def average(
         from llmctl.stages.averaging import average_checkpoints
 
         average_checkpoints(checkpoints, weights, name, run, runs, show)
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Model folder, stage folder, RUN/STAGE or hub name.", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="FOLDER_OR_FILE", help="Where to; a name in .gguf is a GGUF file.")],
+    form: Annotated[Form | None, typer.Option("--format", help="How it is written.", show_default="by the target's name")] = None,
+    kind: Annotated[Kind | None, typer.Option("--type", help="Of the weights.", show_default="as they are; GGUF: f16")] = None,
+    check: Annotated[
+        bool | None, typer.Option("--check/--no-check", help="Compare llama.cpp's tokens.", show_default="if it is installed")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name.", show_default="RUN-STAGE")] = None,
+    author: Annotated[str | None, typer.Option(help="Written into a GGUF file.", show_default="none")] = None,
+    run: Annotated[str | None, typer.Option(help="Run that the checkpoint is of.", show_default="the newest that has it")] = None,
+    runs: Runs = None,
+) -> None:
+    """Write a model for others: a folder with a model card, or GGUF. Example: llmctl export olmo/sft olmo.gguf --type q8_0"""
+    with watched_screen():
+        from llmctl.stages.exporting import Wish, export_checkpoint
+
+        export_checkpoint(checkpoint, target, Wish(form, kind, check, name, author), run, runs)

@@ -12,8 +12,8 @@ from helpers import REPOSITORY, run_llmctl
 
 from llmctl.cli_options import readable_errors
 
-COMMANDS = ("run", "curate", "tokenizer", "pretrain", "midtrain", "longctx", "sft", "bench", "average", "eval", "generate",
-            "chat", "lineage", "verify", "runs", "explain", "inspect")  # fmt: skip
+COMMANDS = ("run", "curate", "tokenizer", "pretrain", "midtrain", "longctx", "sft", "bench", "average", "export", "eval",
+            "generate", "chat", "lineage", "verify", "runs", "explain", "inspect")  # fmt: skip
 
 
 def test_help_names_every_command_and_is_quick():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, require_package
+from llmctl.recipe.gguf_header import left_out
 from llmctl.recipe.strangers import HOLDS_ADAPTER, TO_SAFETENSORS, own_code, unsafe_files, weights_in_pickles
 from llmctl.runs.files import staged_folder
 
@@ -100,6 +101,8 @@ def load_config(path_or_name: str) -> Any:
     place, extra = path_or_name, {}
     if path_or_name.endswith(".gguf"):
         require_package("gguf", f"{path_or_name}: a GGUF file")
+        if Path(path_or_name).is_file() and (wrong := left_out(Path(path_or_name))):
+            raise UserError(f"{path_or_name}: {wrong}")
         place, extra = str(Path(path_or_name).parent), {"gguf_file": Path(path_or_name).name}
     try:
         settings, _ = PreTrainedConfig.get_config_dict(place, **extra)
@@ -133,6 +136,8 @@ def _load_gguf(file: Path) -> Any:
     if not file.is_file():
         raise UserError(f"{file}: no such file")
     require_package("gguf", f"{file}: a GGUF file")
+    if wrong := left_out(file):
+        raise UserError(f"{file}: {wrong}")
     whole = GgufConfig(gguf_file=file.name, dequantize=True)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a bar that no setting of transformers turns off

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError, require_package
+from llmctl.recipe.gguf_header import left_out
 from llmctl.recipe.presets import resolve_model
 from llmctl.recipe.schema import Recipe
 from llmctl.recipe.strangers import own_code, unsafe_files, weights_in_pickles
@@ -29,6 +30,8 @@ def check_model_folder(recipe: Recipe, name: str) -> Iterator[str]:
             return
         try:
             require_package("gguf", f"{name!r}: a GGUF file")
+            if wrong := left_out(path):
+                yield f"{name!r}: {wrong}"
         except UserError as error:
             yield str(error)
         return

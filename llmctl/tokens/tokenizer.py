@@ -7,6 +7,7 @@ from typing import Any
 
 from llmctl.errors import UserError, require_package
 from llmctl.interrupts import interruptible
+from llmctl.recipe.gguf_header import SPLITS_AS_GPT2, SPLITS_DIGITS, read_header
 from llmctl.recipe.strangers import own_code
 from llmctl.recipe.tokenizer_schema import Trainer
 from llmctl.runs.files import staged_folder
@@ -103,8 +104,8 @@ def load_tokenizer(path_or_name: str) -> Any:
     """The tokenizer of a folder or a hub name.
 
     Raises:
-        UserError: there is none, it asks for code of its own, or it is of the slow kind, which cannot tell the characters of
-            a token.
+        UserError: there is none, it asks for code of its own, it is of the slow kind, which cannot tell the characters of
+            a token, or a .gguf file's splits text in a way that is not known.
     """
     from transformers import AutoTokenizer
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -122,7 +123,33 @@ def load_tokenizer(path_or_name: str) -> Any:
         raise UserError(f"{path_or_name}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None
     if not tokenizer.is_fast:
         raise UserError(f"{path_or_name}: its tokenizer has no tokenizer.json (the fast format), which llmctl needs")
+    if path_or_name.endswith(".gguf"):
+        split_as_named(Path(path_or_name), tokenizer)
     return tokenizer
+
+
+def split_as_named(file: Path, tokenizer: Any) -> None:
+    """Make the tokenizer of a GGUF file split text as the file says. `transformers` takes GPT-2's way for every name that it
+    does not know, SmolLM's among them, and so gives other tokens.
+
+    Raises:
+        UserError: the file names a way that neither `transformers` nor llmctl knows.
+    """
+    from tokenizers import pre_tokenizers
+
+    keys, _ = read_header(file)
+    name = keys.get("tokenizer.ggml.pre", "default")
+    backend = tokenizer.backend_tokenizer
+    if keys.get("tokenizer.ggml.model") != "gpt2" or not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        return
+    if name in SPLITS_DIGITS:
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    elif name not in (*SPLITS_AS_GPT2, "default"):
+        raise UserError(
+            f"{file}: its tokenizer splits text in a way of the name {name!r}, which transformers does not read from GGUF and "
+            "would replace by GPT-2's; start from the model folder that the file was made from"
+        )
 
 
 def compression(tokenizer: Any, texts: list[str]) -> float:

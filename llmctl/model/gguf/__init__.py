@@ -1,0 +1,1 @@
+"""Models written as GGUF, the file that llama.cpp and what is built on it open."""
