@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,9 @@ def test_a_wrong_merge_is_found(runs, tmp_path, monkeypatch, where):
 
 
 def test_what_does_not_belong_together_is_refused(llmctl, runs, tmp_path):
+    from llmctl.errors import UserError
+    from llmctl.stages.merging import merge_adapters
+
     adapter, base = stage(runs, "lora") / "adapter", stage(runs, "sft") / "model"
 
     def changed(name: str, file: str, change: Any) -> Path:
@@ -182,13 +186,69 @@ def test_what_does_not_belong_together_is_refused(llmctl, runs, tmp_path):
         ([base, "tiny/sft"], ("'tiny/sft' is no adapter", "there are: tiny/lora")),
         (["tiny/sft"], ("'tiny/sft' is no adapter", "llmctl merge BASE ADAPTER")),
         ([pickled], (f"llmctl merge BASE {pickled}",)),
-        ([base, adapter, "--weights", "1,2"], ("2 weights for 1 adapters",)),
-        ([base, adapter, "--weights", "nan"], ("expected numbers",)),
-        ([base, adapter, "--name", "sft"], ("tiny has something else of that name",)),
     ):  # fmt: skip
+        base_name, *names = [str(argument) for argument in arguments]
+        with pytest.raises(UserError) as told:
+            merge_adapters(base_name, names, None, "keep", None, ("merged", None), runs, lambda _: nullcontext())
+        for message in messages:
+            assert message in str(told.value)
+    for arguments, message in (
+        ([base, named], "no layer 'query'"),
+        ([base, adapter, "--weights", "1,2"], "2 weights for 1 adapters"),
+        ([base, adapter, "--weights", "nan"], "expected numbers"),
+        ([base, adapter, "--name", "sft"], "tiny has something else of that name"),
+    ):
         result = llmctl("merge", *arguments, "--runs", runs)
         assert result.returncode == 2, result.stdout + result.stderr
-        for message in messages:
-            assert message in result.stderr
+        assert message in result.stderr
         assert "Traceback" not in result.stderr
     assert not list((runs / "tiny").glob("merged-*/model"))
+
+
+STAGES = """
+extends = "{recipe}"
+[eval]
+suites = []
+[stage.a]
+kind = "lora"
+from = "sft"
+tokens = 1024
+seq_len = 128
+batch_tokens = 256
+lr = 3e-3
+rank = 2
+init = "pissa"
+mix = {{ more = 1.0 }}
+[stage.b]
+kind = "lora"
+from = "sft"
+tokens = 1024
+seq_len = 128
+batch_tokens = 256
+lr = 3e-3
+rank = 4
+rslora = true
+targets = ["q_proj", "up_proj"]
+mix = {{ talk = 1.0 }}
+"""
+
+
+def test_several_adapters_of_one_recipe_stand_each_on_the_same_base_and_are_merged(llmctl, runs, finished, tmp_path):
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(STAGES.format(recipe=finished.recipe))
+    result = llmctl("run", recipe, "--runs", runs)
+    assert result.returncode == 0, result.stdout + result.stderr
+    one, other = (stage(runs, name) / "adapter" for name in ("a", "b"))
+    settings = [json.loads((folder / "adapter_config.json").read_text()) for folder in (one, other)]
+    assert [each["r"] for each in settings] == [4, 4]  # of pissa's two, and two that take back what it began with
+    assert {each["base_model_name_or_path"] for each in settings} == {str(stage(runs, "sft") / "model")}
+    assert json.loads((stage(runs, "a") / "manifest.json").read_text())["metrics"]["largest_logit_difference"] < 1e-4
+    merged = llmctl("merge", "tiny/sft", "tiny/a", "tiny/b", "--name", "both", "--runs", runs)
+    assert merged.returncode == 0, merged.stdout + merged.stderr
+    told = json.loads(llmctl("lineage", "tiny/both", "--json", "--runs", runs).stdout)
+    assert [parent["stage"] for parent in told["parents"]] == ["sft", "a", "b"]
+    first, second, before = updates(one), updates(other), weights(stage(runs, "sft") / "model")
+    second = {name: update * 2 for name, update in second.items()}  # alpha / sqrt(4), not alpha / 4
+    for name, tensor in weights(stage(runs, "both") / "model").items():
+        expected = before[name] + first.get(name, 0) + second.get(name, 0)
+        torch.testing.assert_close(tensor, expected)
