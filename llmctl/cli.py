@@ -10,7 +10,7 @@ import typer
 
 from llmctl import __version__
 from llmctl.cli_inspect import bench, inspecting, plan, tokenizers
-from llmctl.cli_models import average, export
+from llmctl.cli_models import average, export, merge
 from llmctl.cli_options import (
     Gpus,
     Json,
@@ -120,6 +120,7 @@ def sft(
 
 
 app.command()(average)
+app.command()(merge)
 app.command()(export)
 app.command()(bench)
 app.command()(plan)

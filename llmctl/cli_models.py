@@ -43,3 +43,21 @@ def export(
         from llmctl.stages.exporting import Wish, export_checkpoint
 
         export_checkpoint(checkpoint, target, Wish(form, kind, check, name, author), run, runs)
+
+
+def merge(
+    checkpoint: Annotated[str, typer.Argument(help="A lora stage; or a base, as for eval.", show_default=False)],
+    adapters: Annotated[list[str] | None, typer.Argument(help="Of a base: adapter folders and lora stages.")] = None,
+    weights: Annotated[str | None, typer.Option(metavar="NUMBERS", help="One for each, as 1,0.5.", show_default="all 1")] = None,
+    name: Annotated[str, typer.Option(help="What the merged model is called in its run.")] = "merged",
+    run: Annotated[str | None, typer.Option(help="Run that it goes to.", show_default="the base's")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write this folder instead of an artifact of a run.")] = None,
+    dtype: Annotated[Literal["keep", "fp32", "bf16", "fp16"], typer.Option(help="Type of the weights written.")] = "keep",
+    tolerance: Annotated[float | None, typer.Option(help="Largest difference of logits.", show_default="rounding")] = None,
+    runs: Runs = None,
+) -> None:
+    """Merge adapters into their base. Example: llmctl merge olmo_small/lora"""
+    with watched_screen() as show:
+        from llmctl.stages.merging import merge_adapters
+
+        merge_adapters(checkpoint, adapters or [], weights, dtype, tolerance, out or (name, run), runs, show)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from llmctl.model.build import ModelShape, build_model
+from llmctl.model.embeddings import resize_embeddings
 from llmctl.model.lora import AdapterSettings, add_adapter
 from llmctl.recipe.schema import PretrainTable
 from llmctl.tokens.batch import collate
@@ -61,12 +62,25 @@ def frozen_below() -> torch.nn.Module:
     return model
 
 
+def adapted(shape: ModelShape = SHAPE, **settings: Any) -> torch.nn.Module:
+    """As a job assembles it: with added tokens, the embedding has been given their rows."""
+    model = build_model(shape, seed=3)
+    if settings.get("added_tokens"):
+        resize_embeddings(model, shape.vocab_size + settings["added_tokens"])
+    return add_adapter(model, AdapterSettings(rank=4, alpha=8.0, **settings), seed=1)
+
+
 MODELS = {
     "plain": lambda: build_model(SHAPE, seed=3),
     "grouped": lambda: build_model(replace(SHAPE, heads=4, head_size=4), seed=3),
     "tied": lambda: build_model(replace(SHAPE, tie_embeddings=True), seed=3),
     "frozen": frozen_below,
-    "lora": lambda: add_adapter(build_model(SHAPE, seed=3), AdapterSettings(rank=4, alpha=8.0), seed=1),
+    "lora": lambda: adapted(),
+    "dora": lambda: adapted(dora=True),
+    "rslora": lambda: adapted(rslora=True),
+    "pissa": lambda: adapted(init="pissa"),
+    "lora and embeddings": lambda: adapted(added_tokens=2),
+    "lora and tied embeddings": lambda: adapted(replace(SHAPE, tie_embeddings=True), added_tokens=2),
 }
 
 
@@ -82,11 +96,15 @@ def torch_engine(options: PretrainTable, model: str = "plain") -> TorchEngine:
     return TorchEngine(built, build_optimizer(built, options), options.max_grad_norm, options.ema_decay)
 
 
-def deepspeed_engine(options: PretrainTable, micro_batch: int, model: str = "plain") -> DeepSpeedEngine:
+def deepspeed_engine(
+    options: PretrainTable, micro_batch: int, model: str = "plain", further: dict[str, Any] | None = None
+) -> DeepSpeedEngine:
     built = objective(options, model)
     accumulation = ROWS * options.sequence_parallel // (micro_batch * torch.distributed.get_world_size())
     bfloat16, offload = options.precision != "fp32", options.offload_optimizer
-    settings = settings_for_deepspeed(options.zero_stage, bfloat16, micro_batch, accumulation, options.max_grad_norm, offload)
+    settings = settings_for_deepspeed(
+        options.zero_stage, bfloat16, micro_batch, accumulation, options.max_grad_norm, offload, further
+    )
     return DeepSpeedEngine(built, build_optimizer(built, options), settings, options.max_grad_norm, options.ema_decay)
 
 

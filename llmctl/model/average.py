@@ -43,6 +43,10 @@ class Weights:
         """None: there is no such tensor."""
         return self._file_of[name].get_slice(name).get_shape() if name in self._file_of else None
 
+    def type_of(self, name: str) -> str:
+        """As safetensors calls it: F32, BF16, F16 ..."""
+        return self._file_of[name].get_slice(name).get_dtype()
+
     def read(self, name: str) -> Any:
         return self._file_of[name].get_tensor(name)
 

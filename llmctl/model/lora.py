@@ -155,8 +155,8 @@ def save_adapter(adapted: Any, folder: Path, tokenizer: Any | None = None) -> No
 
 
 def merge(adapted: Any) -> Any:
-    """The base model with the adapter added into its weights."""
-    return adapted.merge_and_unload()
+    """The base model with what is active of adapters added into its weights, one after the other."""
+    return adapted.merge_and_unload(adapter_names=adapted.active_adapters)
 
 
 @torch.no_grad()

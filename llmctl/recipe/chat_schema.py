@@ -42,8 +42,8 @@ AllLinear = Annotated[Literal["all_linear"], BeforeValidator(lambda value: "all_
 
 
 INITS = ("default", "gaussian", "orthogonal", "pissa", "olora")
-"""Of those that `peft` has, others need batches of the stage's data before it begins (eva, corda, lora_ga), keep a random half
-of the adapter frozen that no checkpoint would hold (mica), or fit weights that stay quantised (loftq)."""
+"""Of those that `peft` has, others need batches of the stage's data before it begins (eva, corda, lora_ga), keep half
+of the adapter frozen, which no checkpoint holds (mica), or fit weights that stay quantised (loftq)."""
 
 
 def known_init(text: str) -> str:

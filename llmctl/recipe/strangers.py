@@ -6,8 +6,8 @@ from typing import Any
 ADAPTER = "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 HOLDS_ADAPTER = (
-    f"it holds an adapter ({ADAPTER}), and llmctl starts from whole models; merge it into its base first (merge_and_unload of "
-    "peft), or, where it is merged already, leave the adapter's files out"
+    f"it holds an adapter ({ADAPTER}), and llmctl starts from whole models; merge it into its base first (llmctl merge "
+    "BASE ADAPTER), or, where it is merged already, leave the adapter's files out"
 )
 TO_SAFETENSORS = (
     "opening a pickle can run any code, and llmctl reads weights from safetensors alone; where you trust the file, "

@@ -20,7 +20,7 @@ from llmctl.stages.session import Show, find_or_newest
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model to average."""
+    """A model to average, or an adapter to merge."""
 
     folder: Path
     owner: Artifact | None
@@ -73,27 +73,38 @@ def shares_of(weights: str | None, count: int) -> list[float]:
     """
     from llmctl.model.average import normalised
 
-    if weights is None:
-        return normalised([1.0] * count)
+    return normalised([1.0] * count if weights is None else numbers_of(weights, count, "checkpoints"))
+
+
+def numbers_of(weights: str, count: int, of: str) -> list[float]:
+    """Weights as they are typed.
+
+    Raises:
+        UserError: they are no numbers, or not so many.
+    """
     try:
         numbers = [float(part) for part in weights.split(",")]
     except ValueError:
         raise UserError(f"--weights {weights}: expected numbers with commas between, as in 1,2,3") from None
     if len(numbers) != count:
-        raise UserError(f"--weights {weights}: {len(numbers)} weights for {count} checkpoints")
-    return normalised(numbers)
+        raise UserError(f"--weights {weights}: {len(numbers)} weights for {count} {of}")
+    return numbers
 
 
 def find(store: RunStore, text: str) -> Checkpoint:
     from llmctl.model.average import local_folder
 
-    folder = local_folder(find_or_newest(store, text))
+    return owned(store, local_folder(find_or_newest(store, text)))
+
+
+def owned(store: RunStore, folder: Path) -> Checkpoint:
+    """A folder of weights with the artifact of the store that it belongs to."""
     owner = store.owner(folder)
     inside = owner is not None and owner.folder.parent.parent.resolve() == store.root.resolve()
     return Checkpoint(folder, owner if inside else None)
 
 
-def run_of(store: RunStore, checkpoints: list[Checkpoint], run: str | None) -> Run:
+def run_of(store: RunStore, checkpoints: list[Checkpoint], run: str | None, otherwise: str = "") -> Run:
     """Raises:
     UserError: there is no run of that name, or none is named and no checkpoint lies in one.
     """
@@ -108,16 +119,17 @@ def run_of(store: RunStore, checkpoints: list[Checkpoint], run: str | None) -> R
         folder = checkpoint.folder.resolve()
         if folder.is_relative_to(root) and (found := folder.relative_to(root).parts[0]) in known:
             return known[found]
-    raise UserError(f"no checkpoint here belongs to a run in {store.root}; name the run to put it in with --run: {listed}")
+    where = f"name the run to put it in with --run: {listed}" + (f"; {otherwise}" if otherwise else "")
+    raise UserError(f"no checkpoint here belongs to a run in {store.root}; {where}")
 
 
-def check_name(run: Run, name: str) -> None:
+def check_name(run: Run, name: str, kind: str = "average") -> None:
     """Raises:
-    UserError: it names no folder, or something else of the run.
+    UserError: it names no folder, or something of the run of another kind.
     """
     if not re.match(NAME, name):
         raise UserError(f"--name {name}: expected letters, digits, and _ . - between them")
-    others = {artifact.stage for artifact in run.artifacts if artifact.state.get("kind", "average") != "average"}
+    others = {artifact.stage for artifact in run.artifacts if artifact.state.get("kind", kind) != kind}
     if name in {*RESERVED, *others}:
         raise UserError(f"--name {name}: {run.name} has something else of that name; take another one")
 

@@ -5,6 +5,7 @@ Reported beside sft's numbers: the share of weights trained, and the largest dif
 adapter on its base and of the merged model.
 """
 
+import math
 from typing import Any
 
 from llmctl import events
@@ -14,8 +15,6 @@ from llmctl.stages import sft
 from llmctl.stages.measure import tokenizer_of
 from llmctl.stages.talks import added_tokens
 from llmctl.stages.training import Specialty, Stage
-
-LOGIT_TOLERANCE = 1e-3  # fp32 rounding over the depth of the model; a wrong merge is off by orders of magnitude
 
 
 def additions(stage: Stage) -> dict[str, Any]:
@@ -39,33 +38,38 @@ def _compare_merged(stage: Stage) -> dict[str, float]:
     Raises:
         StageFailed: their logits differ by more than rounding.
     """
-    import torch
-    from peft import PeftModel
-
-    from llmctl.model.load import load_model
-    from llmctl.model.lora import largest_logit_difference
+    from llmctl.model.adapter_files import read_adapter
+    from llmctl.model.average import Weights
+    from llmctl.model.merge import compare, prompts_for
     from llmctl.stages.heldout import sample_conversations
     from llmctl.tokens.template import render
 
-    tokenizer = tokenizer_of(stage)
-    adapted = PeftModel.from_pretrained(load_model(str(stage.parent_model)), str(stage.folder / "adapter"))
-    merged = load_model(str(stage.model))
-    trained = sum(p.numel() for n, p in adapted.named_parameters() if "lora_" in n)
-    total = sum(p.numel() for p in merged.parameters())
+    assert isinstance(stage.table, LoraTable)
+    tokenizer, adapter = tokenizer_of(stage), stage.folder / "adapter"
     (conversation, *_) = sample_conversations(stage.corpus, list(stage.table.mix), 1, stage.recipe.seed)
-    text = render(tokenizer, conversation.messages)
-    tokens = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-    difference = largest_logit_difference(adapted, merged, tokens)
-    events.say(
-        f"{stage.name}: {trained:,} of {total:,} weights trained ({100 * trained / total:.2f} %); "
-        f"largest logit difference between adapter and merged model {difference:.1e}"
-    )
-    if difference > LOGIT_TOLERANCE:
+    prompts = prompts_for(tokenizer, (render(tokenizer, conversation.messages),))
+    found = compare(str(stage.parent_model), adapter, stage.model, prompts)
+    weights = Weights(stage.model)
+    trained = trained_weights(read_adapter(adapter), stage.table.rank, weights.names)
+    total = sum(math.prod(weights.shape(name) or []) for name in weights.names)
+    events.say(f"{stage.name}: {trained:,} of {total:,} weights trained ({100 * trained / total:.2f} %); {found.told()}")
+    if not found.alike:
         raise StageFailed(
-            f"{stage.name}: the merged model is not the adapter: logits differ by {difference:.2e} "
-            f"(at most {LOGIT_TOLERANCE:.0e} expected); use {stage.folder / 'adapter'} instead of the merged weights"
+            f"{stage.name}: the merged model is not the adapter: logits differ by {found.off:.2e} "
+            f"(at most {found.allowed:.0e} expected); use {adapter} instead of the merged weights"
         )
-    return {"trained_share": trained / total, "largest_logit_difference": difference}
+    return {"trained_share": trained / total, "largest_logit_difference": found.off}
+
+
+def trained_weights(adapter: Any, rank: int, whole: list[str]) -> int:
+    """What was trained of an adapter (`AdapterFile`): its matrices at the rank that they had, and what it holds of the `whole`
+    tensors of the model, each once."""
+    share = rank / adapter.settings["r"]
+    matrices = sum(
+        math.prod(shape) for name, shape in adapter.shapes.items() if name.endswith((".lora_A.weight", ".lora_B.weight"))
+    )
+    other = sum(math.prod(shape) for name, shape in adapter.shapes.items() if "lora_magnitude" in name or name in whole)
+    return round(share * matrices) + other
 
 
 SPECIALTY = Specialty(sft.data, additions, report)

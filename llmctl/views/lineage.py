@@ -43,6 +43,15 @@ def averaged(artifact: Artifact) -> list[str]:
     return [f"{row['weight']:.4g} x {row['checkpoint']}" for row in rows]
 
 
+def merged(artifact: Artifact) -> list[str]:
+    """A line for the base and for each adapter that `llmctl merge` took, with its hash."""
+    made = artifact.manifest["recipe"] if artifact.done and artifact.manifest["kind"] == "merge" else None
+    if made is None:
+        return []
+    rows = [(made["base"]["checkpoint"], made["base"]), *((f"{r['weight']:.4g} x {r['adapter']}", r) for r in made["adapters"])]
+    return [f"{told}  sha256 {row['sha256'][:12]}" for told, row in rows]
+
+
 def as_values(store: RunStore, artifact: Artifact) -> dict[str, Any]:
     manifest = artifact.manifest if artifact.done else {}
     return {
@@ -52,6 +61,7 @@ def as_values(store: RunStore, artifact: Artifact) -> dict[str, Any]:
         "output_hash": manifest.get("output_hash"),
         "metrics": manifest.get("metrics"),
         "averaged": averaged(artifact),
+        "merged": merged(artifact),
         "parents": [as_values(store, parent) for parent in store.parents(artifact).values()] if artifact.done else [],
     }
 
@@ -72,7 +82,7 @@ def show_lineage(store: RunStore, checkpoint: str | None, as_json: bool) -> None
         # The deepest chain first: direct parents that are ancestors of another parent stand below that one.
         parents = list(store.parents(node).values())[::-1] if node.done else []
         below = [line for parent in parents for line in lines(parent, indent + "  ")]
-        return [f"{indent}{run}{label(node)}", *(f"{indent}    = {line}" for line in averaged(node)), *below]
+        return [f"{indent}{run}{label(node)}", *(f"{indent}    = {line}" for line in averaged(node) + merged(node)), *below]
 
     print(f"{artifact.run}: {artifact.folder}")
     print("\n".join(lines(artifact, "  ")))

@@ -1,0 +1,189 @@
+"""Adapters merged into the weights of their base, and the merged folder held against base and adapters as it was written."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmctl import events
+from llmctl.errors import StageFailed, UserError
+from llmctl.model.adapter_files import check_adapter, check_sum, with_adapters
+from llmctl.model.average import Weights
+from llmctl.model.load import load_config, load_model, save_model
+from llmctl.model.lora import merge
+from llmctl.runs.files import staged_folder
+from llmctl.tokens.tokenizer import load_tokenizer
+
+PROMPTS = (
+    "The library opened in 1952 and has lent out more than two million books since then.",
+    "def mean(values):\n    return sum(values) / len(values)\n",
+    "Q: What is 17 times 23?\nA: 17 times 20 is 340, and 17 times 3 is 51, which makes 391.",
+    "Ein Zug fährt um 8:15 Uhr ab und kommt um 11:40 Uhr an. 東京は日本の首都です。",
+    '{"name": "pump", "pressure": [1.5, 2.25], "open": true}',
+)
+"""Text of several kinds, so that a fault in any part of the vocabulary's weights has a chance to show."""
+
+TOLERANCE = 1e-3  # fp32 rounding over the depth of the model; a wrong merge is off by orders of magnitude
+ROUNDINGS = 4
+"""What a merge in 16 bits may be off, in largest differences that rounding makes to the base: they are maxima of chance."""
+OFF_GRID = 1 + 1 / 300
+"""Moves weights off the numbers of a 16-bit type, so that rounding a base that was saved in it does something."""
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NAMES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # of safetensors
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Largest absolute differences of logits on the same prompts."""
+
+    off: float
+    """Between base with adapter and the merged model."""
+    moved: float
+    """Between base with adapter and base."""
+    allowed: float = TOLERANCE
+
+    @property
+    def alike(self) -> bool:
+        return self.off <= self.allowed
+
+    def told(self) -> str:
+        nothing = " (it does nothing)" if self.moved == 0 else ""
+        return (
+            f"largest logit difference between adapter and merged model {self.off:.1e} (at most {self.allowed:.1e}); "
+            f"the adapter itself moves the base's logits by up to {self.moved:.1e}{nothing}"
+        )
+
+    def check(self, what: str) -> None:
+        """Raises:
+        StageFailed: the merged model is off by more than is allowed.
+        """
+        if not self.alike:
+            raise StageFailed(
+                f"{what} is not base and adapter: logits differ by {self.off:.2e} (at most {self.allowed:.1e} expected), "
+                f"where the adapter itself moves them by {self.moved:.2e}; nothing is left of it. --tolerance allows more"
+            )
+
+
+def prompts_for(tokenizer: Any, further: tuple[str, ...] = ()) -> list[Tensor]:
+    """Token ids [1, T] of the prompts, and of `further` texts."""
+    found = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (*PROMPTS, *further))
+    return [torch.tensor([ids]) for ids in found if ids]
+
+
+@torch.no_grad()
+def logits_of(model: Any, prompts: list[Tensor]) -> list[Tensor]:
+    """[1, T, V] fp32 of each prompt. A token that the model does not know becomes the last one that it does."""
+    last = model.get_input_embeddings().weight.shape[0] - 1
+    return [model.eval()(input_ids=tokens.clamp(max=last)).logits.float() for tokens in prompts]
+
+
+def largest_difference(ones: list[Tensor], others: list[Tensor]) -> float:
+    """Over the rows of the vocabulary that both have. Infinite where a logit is no number."""
+    differences = []
+    for one, other in zip(ones, others, strict=True):
+        rows = min(one.shape[-1], other.shape[-1])
+        differences.append(float((one[..., :rows] - other[..., :rows]).abs().max()))
+    return max(differences) if all(difference == difference for difference in differences) else float("inf")
+
+
+def compare(base: str, adapter: Path, merged: Path, prompts: list[Tensor]) -> Comparison:
+    """Hold a base with an adapter against a merged model, both loaded as a user would.
+
+    Raises:
+        UserError: the adapter does not fit.
+    """
+    file, model = check_adapter(adapter, base), load_model(base)
+    alone = logits_of(model, prompts)
+    beside = logits_of(with_adapters(model, [file], [1.0]), prompts)
+    return Comparison(largest_difference(beside, logits_of(load_model(str(merged)), prompts)), largest_difference(beside, alone))
+
+
+def types_of(base: str, asked: str) -> tuple[str, dict[str, str]]:
+    """The type that most weights are written in, and those of single tensors by name. `asked`: fp32, bf16, fp16, or keep, as the
+    base's files have them.
+
+    Raises:
+        UserError: they have another type than those, and which one to write is not said.
+    """
+    if asked != "keep":
+        return asked, {}
+    if base.endswith(".gguf"):
+        events.say(f"{base} has packed weights; the merged ones are written in fp32")
+        return "fp32", {}
+    if getattr(load_config(base), "quantization_config", None) is not None:
+        raise UserError(f"{base}: its weights are packed (quantised); say with --dtype what the merged ones are written in")
+    files = Weights(Path(base))
+    kinds = {name: kind for name in files.names if (kind := NAMES.get(files.type_of(name))) is not None}
+    if not kinds:
+        raise UserError(f"{base}: its weights are in none of {', '.join(TYPES)}; say with --dtype what to write")
+    return Counter(kinds.values()).most_common(1)[0][0], kinds
+
+
+def write_merged(
+    base: str,
+    adapters: list[Path],
+    weights: list[float],
+    out: Path,
+    dtype: str = "keep",
+    tolerance: float | None = None,
+    finish: Callable[[Path], None] | None = None,
+) -> Comparison:
+    """Write `out`, the model of `base` (folder or GGUF file) with the adapters, each times its weight, merged in fp32 and rounded
+    once. `finish` adds to the folder before it gets its name. Whole and alike in what it computes, or not at all.
+
+    Raises:
+        UserError: an adapter does not fit.
+        StageFailed: the merged model computes something else than base and adapters.
+    """
+    kind, kinds = types_of(base, dtype)
+    files = [check_adapter(folder, base) for folder in adapters]
+    check_sum(files, weights)
+    tokenizer = load_tokenizer(str(next((file.folder for file in files if file.has_tokenizer), base)))
+    prompts = prompts_for(tokenizer)
+    model = load_model(base)
+    alone = logits_of(model, prompts)
+    adapted = with_adapters(model, files, weights)
+    del model
+    beside = logits_of(adapted, prompts)
+    moved = largest_difference(beside, alone)
+    merged = merge(adapted)
+    del adapted
+    allowed = TOLERANCE if tolerance is None else tolerance
+    Comparison(largest_difference(beside, logits_of(merged, prompts)), moved, allowed).check("the model merged in fp32")
+    round_weights(merged, kind, kinds)
+    with staged_folder(out) as aside:
+        save_model(merged, tokenizer, aside)
+        del merged
+        off = largest_difference(beside, logits_of(load_model(str(aside)), prompts))
+        if tolerance is None:
+            allowed += ROUNDINGS * rounding_of(base, kind, kinds, prompts)
+        found = Comparison(off, moved, allowed)
+        found.check(f"the model written in {kind}")
+        if finish is not None:
+            finish(aside)
+    return found
+
+
+def round_weights(model: Any, kind: str, kinds: dict[str, str]) -> None:
+    """Turn the weights into `kind`, or where `kinds` names them into that."""
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(TYPES[kinds.get(name, kind)])
+    model.config.dtype = TYPES[kind]
+
+
+def rounding_of(base: str, kind: str, kinds: dict[str, str], prompts: list[Tensor]) -> float:
+    """The largest difference that rounding the base's weights to these types makes to its logits."""
+    if {kind, *kinds.values()} == {"fp32"}:
+        return 0.0
+    model = load_model(base)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(OFF_GRID)
+    before = logits_of(model, prompts)
+    round_weights(model, kind, kinds)
+    return largest_difference(before, logits_of(model.float(), prompts))

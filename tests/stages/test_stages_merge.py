@@ -1,0 +1,254 @@
+"""`llmctl merge` through the command line: what it writes, what it refuses, and what is known of it afterwards."""
+
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+ADAPTER_FILE = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def runs(finished, tmp_path) -> Path:
+    """The finished run, to be added to."""
+    return shutil.copytree(finished.runs, tmp_path / "runs")
+
+
+def stage(runs: Path, name: str) -> Path:
+    (found,) = [path for path in (runs / "tiny").glob(f"{name}-*") if (path / "manifest.json").exists()]
+    return found
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def stronger(adapter: Path, folder: Path, seed: int) -> Path:
+    """A copy of an adapter whose update is about as large as the weights."""
+    shutil.copytree(adapter, folder)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = load_file(adapter / ADAPTER_FILE)
+    save_file({n: 0.03 * torch.randn(t.shape, generator=generator) for n, t in tensors.items()}, folder / ADAPTER_FILE)
+    return folder
+
+
+def updates(adapter: Path) -> dict[str, torch.Tensor]:
+    """scale * B A of each weight, by the weight's name."""
+    settings, tensors = json.loads((adapter / "adapter_config.json").read_text()), load_file(adapter / ADAPTER_FILE)
+    found = {}
+    for name, first in tensors.items():
+        if name.endswith("lora_A.weight"):
+            second = tensors[name.replace("lora_A", "lora_B")]
+            place = name.removeprefix("base_model.model.").replace("lora_A.", "")
+            found[place] = settings["lora_alpha"] / settings["r"] * second @ first
+    return found
+
+
+def test_a_lora_stage_is_merged_again_and_its_lineage_is_known(llmctl, runs):
+    result = llmctl("merge", "tiny/lora", "--runs", runs)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "largest logit difference between adapter and merged model" in result.stdout
+    assert "the adapter itself moves the base's logits by up to" in result.stdout
+    made, lora = stage(runs, "merged"), stage(runs, "lora")
+    for name, tensor in weights(made / "model").items():
+        torch.testing.assert_close(tensor, weights(lora / "model")[name])
+    told: dict[str, Any] = json.loads(llmctl("lineage", "tiny/merged", "--json", "--runs", runs).stdout)
+    assert [parent["stage"] for parent in told["parents"]] == ["sft", "lora"]
+    assert [line.split("  sha256 ")[0] for line in told["merged"]] == [
+        f"tiny/{stage(runs, 'sft').name}/model", f"1 x tiny/{lora.name}/adapter"
+    ]  # fmt: skip
+    assert f"1 x tiny/{lora.name}/adapter" in llmctl("lineage", "tiny/merged", "--runs", runs).stdout
+    again = llmctl("merge", "tiny/lora", "--runs", runs)
+    assert f"merged: done before, {made}" in again.stdout
+    assert llmctl("generate", "tiny/merged", "hello", "--tokens", 2, "--runs", runs).returncode == 0
+
+
+def test_two_adapters_with_weights_are_added_up_in_a_plain_folder(llmctl, runs, tmp_path):
+    base, adapter = stage(runs, "sft") / "model", stage(runs, "lora") / "adapter"
+    one, other = (stronger(adapter, tmp_path / name, seed) for seed, name in enumerate(("one", "other")))
+    command = ("merge", base, one, other, "--weights", "1,0.5", "--out", tmp_path / "both", "--runs", runs)
+    result = llmctl(*command)
+    assert result.returncode == 0, result.stdout + result.stderr
+    first, second, before, after = updates(one), updates(other), weights(base), weights(tmp_path / "both")
+    assert after.keys() == before.keys()
+    assert len(first) == 28
+    for name, tensor in after.items():
+        expected = before[name] + (first[name] + 0.5 * second[name] if name in first else 0)
+        torch.testing.assert_close(tensor, expected)
+    record = json.loads((tmp_path / "both" / "merge.json").read_text())
+    assert record["base"]["checkpoint"] == f"tiny/{stage(runs, 'sft').name}/model"
+    assert [(row["adapter"], row["weight"]) for row in record["adapters"]] == [(str(one), 1.0), (str(other), 0.5)]
+    assert all(len(row["sha256"]) == 64 for row in (record["base"], *record["adapters"]))
+    assert "done before" in llmctl(*command).stdout
+    changed = llmctl(*command[:5], "2,0.5", *command[6:])
+    assert changed.returncode == 2
+    assert "is there already" in changed.stderr
+
+
+@pytest.mark.parametrize(("asked", "kind"), [("keep", torch.bfloat16), ("fp32", torch.float32), ("fp16", torch.float16)])
+def test_the_type_of_the_base_is_kept_or_the_one_asked_for_written(llmctl, runs, tmp_path, asked, kind):
+    from llmctl.model.load import load_model
+
+    base = shutil.copytree(stage(runs, "sft") / "model", tmp_path / "base")
+    tensors = {name: t.bfloat16() for name, t in weights(base).items()}
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].float()
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    adapter = stronger(stage(runs, "lora") / "adapter", tmp_path / "adapter", 1)
+    result = llmctl("merge", base, adapter, "--dtype", asked, "--out", tmp_path / "out", "--runs", runs)
+    assert result.returncode == 0, result.stdout + result.stderr
+    written = weights(tmp_path / "out")
+    assert written["model.layers.0.mlp.up_proj.weight"].dtype == kind
+    assert written["model.norm.weight"].dtype == (torch.float32 if asked == "keep" else kind)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == str(kind).removeprefix("torch.")
+    exact = tensors["model.layers.0.mlp.up_proj.weight"].float() + updates(adapter)["model.layers.0.mlp.up_proj.weight"]
+    assert torch.equal(written["model.layers.0.mlp.up_proj.weight"], exact.to(kind))
+    assert load_model(str(tmp_path / "out")).dtype == torch.float32
+
+
+def test_a_difference_above_the_tolerance_fails_and_leaves_nothing(llmctl, runs, tmp_path):
+    adapter = stronger(stage(runs, "lora") / "adapter", tmp_path / "adapter", 1)
+    arguments = ("merge", "tiny/sft", adapter, "--dtype", "bf16", "--tolerance", "1e-6", "--runs", runs)
+    for place in ([], ["--out", tmp_path / "out"]):
+        result = llmctl(*arguments, *place)
+        assert result.returncode == 1, result.stdout + result.stderr
+        assert "is not base and adapter" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert not list((runs / "tiny").glob("merged-*/model"))
+
+
+@pytest.mark.parametrize("where", ["merge", "round_weights"])
+def test_a_wrong_merge_is_found(runs, tmp_path, monkeypatch, where):
+    from llmctl.errors import StageFailed
+    from llmctl.model import merge
+
+    right = getattr(merge, where)
+
+    def wrong(model: Any, *rest: Any) -> Any:
+        made = right(model, *rest) or model
+        with torch.no_grad():
+            made.model.layers[1].mlp.up_proj.weight[:16].mul_(1.2)
+        return made
+
+    monkeypatch.setattr(merge, where, wrong)
+    adapter = stronger(stage(runs, "lora") / "adapter", tmp_path / "adapter", 1)
+    with pytest.raises(StageFailed, match="is not base and adapter: logits differ by"):
+        merge.write_merged(str(stage(runs, "sft") / "model"), [adapter], [1.0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_belong_together_is_refused(llmctl, runs, tmp_path):
+    from llmctl.errors import UserError
+    from llmctl.stages.merging import merge_adapters
+
+    adapter, base = stage(runs, "lora") / "adapter", stage(runs, "sft") / "model"
+
+    def changed(name: str, file: str, change: Any) -> Path:
+        folder = shutil.copytree(adapter, tmp_path / name)
+        if file == ADAPTER_FILE:
+            save_file(change(load_file(folder / file)), folder / file)
+        else:
+            (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
+        return folder
+
+    def renamed(tensors: dict[str, Any]) -> dict[str, Any]:
+        return {name.replace("q_proj", "query"): tensor for name, tensor in tensors.items()}
+
+    def wider(tensors: dict[str, Any]) -> dict[str, Any]:
+        return {n: torch.zeros(t.shape[0], 48) if n.endswith("q_proj.lora_A.weight") else t for n, t in tensors.items()}
+
+    def with_head(tensors: dict[str, Any]) -> dict[str, Any]:
+        return tensors | {"base_model.model.lm_head.weight": torch.zeros(640, 32)}
+
+    pickled = shutil.copytree(adapter, tmp_path / "pickled")
+    (pickled / ADAPTER_FILE).rename(pickled / "adapter_model.bin")
+    other = shutil.copytree(base, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
+    foreign = changed("foreign", "adapter_config.json", {"base_model_name_or_path": str(other)})
+    named = changed("named", ADAPTER_FILE, renamed)
+    for arguments, messages in (
+        ([base, named], (f"the adapter {named} does not fit {base}", "no layer 'query'")),
+        ([base, changed("wide", ADAPTER_FILE, wider)], ("[2, 48]", "a layer from 32 to 32 wide takes [2, 32]")),
+        ([base, changed("rank", "adapter_config.json", {"r": 4})], ("rank 4", "takes [4, 64]")),
+        ([base, changed("head", ADAPTER_FILE, with_head)], ("its vocabulary is 640 (lm_head.weight), and the base's 512",)),
+        ([base, foreign], (f"trained on {other}, of a vocabulary of 300, and this base has one of 512",)),
+        ([base, pickled], ("its weights are in a pickle (adapter_model.bin)",)),
+        ([base, changed("kind", "adapter_config.json", {"peft_type": "IA3"})], ("an adapter of the kind IA3",)),
+        ([base, changed("dora", "adapter_config.json", {"use_dora": True}), adapter], ("it is merged alone",)),
+        ([base, changed("code", "adapter_config.json", {"megatron_config": {"a": 1}})], ("megatron_core",)),
+        ([base, base], ("no adapter in PEFT's format",)),
+        ([base, "tiny/sft"], ("'tiny/sft' is no adapter", "there are: tiny/lora")),
+        (["tiny/sft"], ("'tiny/sft' is no adapter", "llmctl merge BASE ADAPTER")),
+        ([pickled], (f"llmctl merge BASE {pickled}",)),
+    ):  # fmt: skip
+        base_name, *names = [str(argument) for argument in arguments]
+        with pytest.raises(UserError) as told:
+            merge_adapters(base_name, names, None, "keep", None, ("merged", None), runs, lambda _: nullcontext())
+        for message in messages:
+            assert message in str(told.value)
+    for arguments, message in (
+        ([base, named], "no layer 'query'"),
+        ([base, adapter, "--weights", "1,2"], "2 weights for 1 adapters"),
+        ([base, adapter, "--weights", "nan"], "expected numbers"),
+        ([base, adapter, "--name", "sft"], "tiny has something else of that name"),
+    ):
+        result = llmctl("merge", *arguments, "--runs", runs)
+        assert result.returncode == 2, result.stdout + result.stderr
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not list((runs / "tiny").glob("merged-*/model"))
+
+
+STAGES = """
+extends = "{recipe}"
+[eval]
+suites = []
+[stage.a]
+kind = "lora"
+from = "sft"
+tokens = 1024
+seq_len = 128
+batch_tokens = 256
+lr = 3e-3
+rank = 2
+init = "pissa"
+mix = {{ more = 1.0 }}
+[stage.b]
+kind = "lora"
+from = "sft"
+tokens = 1024
+seq_len = 128
+batch_tokens = 256
+lr = 3e-3
+rank = 4
+rslora = true
+targets = ["q_proj", "up_proj"]
+mix = {{ talk = 1.0 }}
+"""
+
+
+def test_several_adapters_of_one_recipe_stand_each_on_the_same_base_and_are_merged(llmctl, runs, finished, tmp_path):
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(STAGES.format(recipe=finished.recipe))
+    result = llmctl("run", recipe, "--runs", runs)
+    assert result.returncode == 0, result.stdout + result.stderr
+    one, other = (stage(runs, name) / "adapter" for name in ("a", "b"))
+    settings = [json.loads((folder / "adapter_config.json").read_text()) for folder in (one, other)]
+    assert [each["r"] for each in settings] == [4, 4]  # of pissa's two, and two that take back what it began with
+    assert {each["base_model_name_or_path"] for each in settings} == {str(stage(runs, "sft") / "model")}
+    assert json.loads((stage(runs, "a") / "manifest.json").read_text())["metrics"]["largest_logit_difference"] < 1e-4
+    merged = llmctl("merge", "tiny/sft", "tiny/a", "tiny/b", "--name", "both", "--runs", runs)
+    assert merged.returncode == 0, merged.stdout + merged.stderr
+    told = json.loads(llmctl("lineage", "tiny/both", "--json", "--runs", runs).stdout)
+    assert [parent["stage"] for parent in told["parents"]] == ["sft", "a", "b"]
+    first, second, before = updates(one), updates(other), weights(stage(runs, "sft") / "model")
+    second = {name: update * 2 for name, update in second.items()}  # alpha / sqrt(4), not alpha / 4
+    for name, tensor in weights(stage(runs, "both") / "model").items():
+        expected = before[name] + first.get(name, 0) + second.get(name, 0)
+        torch.testing.assert_close(tensor, expected)
