@@ -12,8 +12,7 @@ from llmctl.errors import DeadRun
 from llmctl.tokens.chat_shards import TOO_LONG, UNMASKABLE, ChatReport, read_hashes, read_report
 from llmctl.tokens.shards import TokenShards
 
-MOST_TRAINED_HELDOUT = 0.01
-"""Share of the held-out conversations that may be trained on as they are: a few change no measure by more than its error."""
+RAISE = "Raise seq_len, and the model's context where that is shorter"
 SHOWN = 5  # pairs of rows that are named
 
 
@@ -117,9 +116,9 @@ def _remedy(report: ChatReport, chat: Chat) -> str:
     """By the reason that leaves most of them out."""
     reason = max(report.left_out, key=lambda reason: report.left_out[reason].count, default="")
     if reason == TOO_LONG:
-        return 'Raise seq_len; or too_long = "turns" keeps the turns that fit; or raise most_untrained if they may go.'
+        return RAISE + '; or too_long = "turns" keeps the turns that fit; or raise most_untrained if they may go.'
     if reason.startswith("longer"):
-        return 'Raise seq_len; or too_long = "truncate" trains on answers that are cut; or raise most_untrained if they may go.'
+        return RAISE + '; or too_long = "truncate" trains on answers that are cut; or raise most_untrained if they may go.'
     if reason.startswith(UNMASKABLE) and "no special token" in reason:
         return _closing_remedy(chat)
     if reason.startswith(UNMASKABLE) and "the template" in reason:
@@ -137,7 +136,12 @@ def _closed(source: str, report: ChatReport, chat: Chat) -> list[Finding]:
         return []
     if not report.unclosed:
         what = f"{source}: every answer is cut before its end: the model would not learn to stop."
-        return [Finding(what, 'Raise seq_len; or too_long = "turns" keeps the whole turns that fit.')]
+        return [
+            Finding(
+                what,
+                RAISE + '; or too_long = "turns" keeps the whole turns that fit.',
+            )
+        ]
     which = f"{report.unclosed:,} of {report.turns:,} answers not" if report.closing else "no answer"
     what = f"{source}: the template ({chat.template}) closes {which} with a special token: the model would not learn to stop."
     return [Finding(what, _closing_remedy(chat))]
@@ -169,7 +173,7 @@ def _shared(shards: Shards) -> list[Finding]:
     if whole.any():
         what = f"{shards.source}: {whole.sum():,} of {len(heldout):,} held-out conversations are trained on, word for word: "
         pairs = _pairs(shards, np.flatnonzero(whole), heldout[:, 0], train[:, 0])
-        found.append(Finding(what + pairs, remedy, dead=bool(whole.mean() > MOST_TRAINED_HELDOUT)))
+        found.append(Finding(what + pairs, remedy))
     if asked.any():
         what = f"{shards.source}: {asked.sum():,} of {len(heldout):,} held-out conversations ask first what is trained on: "
         pairs = _pairs(shards, np.flatnonzero(asked), heldout[:, 1], train[:, 1])

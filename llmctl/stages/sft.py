@@ -48,13 +48,16 @@ def report(stage: Stage) -> dict[str, float]:
     tokenizer, table = tokenizer_of(stage), stage.recipe.eval
     conversations = sample_conversations(stage.corpus, list(stage.table.mix), 3 * table.generations, stage.recipe.seed)
     places = [load_config(str(folder)).get_text_config().max_position_embeddings for folder in (stage.parent_model, stage.model)]
-    asked = to_ask(tokenizer, conversations, min(places) - table.answer_tokens)[: table.generations]
+    room = min(table.answer_tokens, min(places) // 2)
+    asked = to_ask(tokenizer, conversations, min(places) - room)[: table.generations]
+    if not asked:
+        events.warn(f"{stage.name}: no held-out question fits the model's context of {min(places):,} tokens beside an answer")
     measured, written = {}, {}
     for name, folder in (("before", stage.parent_model), ("after", stage.model)):
         assert folder is not None
         with opened(folder, lambda model: resize_embeddings(model, len(tokenizer))) as model:
             loss = answer_loss(model, tokenizer, conversations)
-            written[name] = answers(model, tokenizer, asked, table.answer_tokens)
+            written[name] = answers(model, tokenizer, asked, room)
         measured[name] = {LOSS: loss} | shares(written[name], asked)
     write_answers(stage, asked, written["before"], written["after"])
     events.emit(
@@ -71,6 +74,8 @@ def shares(written: list[Any], asked: list[Any]) -> dict[str, float]:
     """Shares of the answers that end, and that are right to the letter: of all, and of the built-in kinds that can be."""
     from llmctl.evals.answers import exact_matches, share_ended
 
+    if not asked:
+        return {}
     found = {ENDED: share_ended(written)}
     kinds = {one.conversation.kind for one in asked}
     groups = {"": tuple(kinds)}

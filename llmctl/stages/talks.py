@@ -32,8 +32,11 @@ def prepare(stage: Stage) -> Talks:
     from llmctl.tokens.tokenizer import load_tokenizer
 
     table = chat_table(stage)
-    folder = chat_tokenizer(stage)
+    folder, config = chat_tokenizer(stage), parent_config(stage)
     tokenizer = load_tokenizer(str(folder))
+    if config is not None and config.max_position_embeddings < table.seq_len:
+        longest = f"{config.max_position_embeddings:,} tokens, the context of the model"
+        events.say(f"{stage.name}: a row has {table.seq_len:,} tokens, and a conversation {longest}, at most")
     train = {source: _shards(stage, tokenizer, source, held_out=False) for source in table.mix}
     heldout = {source: _shards(stage, tokenizer, source, held_out=True) for source in table.mix}
     chat = Chat(
@@ -42,7 +45,7 @@ def prepare(stage: Stage) -> Talks:
         template_name(stage),
         len(tokenizer),
         missing_tokens(tokenizer),
-        embedded_tokens(stage),
+        config.vocab_size if config is not None else None,
         resized=bool(table.add_tokens),
     )
     return Talks(folder, train, heldout, findings(chat))
@@ -61,7 +64,9 @@ def _shards(stage: Stage, tokenizer: Any, source: str, held_out: bool) -> Path:
     out = stage.folder / "data" / ("heldout" if held_out else "") / source
     if not out.exists():  # it gets its name when it is whole
         conversations = read_conversations(stage.corpus, source, "heldout" if held_out else "train")
-        settings = ChatSettings(table.loss_on, table.seq_len, table.too_long)
+        config = parent_config(stage)
+        longest = table.seq_len if config is None else min(table.seq_len, config.max_position_embeddings)
+        settings = ChatSettings(table.loss_on, longest, table.too_long)
         write_chat_shards(conversations, tokenizer, out, settings, f"{source}, held out" if held_out else source)
     return out
 
@@ -116,10 +121,10 @@ def added_tokens(stage: Stage) -> int:
     return len(set(chat_table(stage).add_tokens) - before - known)
 
 
-def embedded_tokens(stage: Stage) -> int | None:
-    """Tokens that the parent has an embedding for; None while it is a stage that is not made yet."""
+def parent_config(stage: Stage) -> Any | None:
+    """Configuration of the text model that the stage starts from; None while that is a stage that is not made yet."""
     from llmctl.model.load import load_config
 
     if stage.parent is None and stage.table.from_ in stage.recipe.stages:
         return None
-    return load_config(str(stage.parent_model)).get_text_config().vocab_size
+    return load_config(str(stage.parent_model)).get_text_config()

@@ -144,14 +144,14 @@ def test_held_out_conversations_that_are_trained_on_are_named_with_their_doubles
     assert first.what == "talk: 1 of 10 held-out conversations ask first what is trained on: heldout.jsonl:3 is talk.jsonl:9."
 
 
-def test_one_double_in_many_is_told_and_no_reason_to_stop(judged):
-    found = judged(rows(3), rows(1) + rows(149, start=100))
+def test_a_question_that_is_asked_on_both_sides_is_told_and_no_reason_to_stop(judged):
+    found = judged(rows(3), rows(1, answer="Something else.") + rows(149, start=100))
     assert [finding.dead for finding in found] == [False]
     said = []
     with events.listening(said.append):
         refuse("sft", found)
     assert [event.level for event in said] == ["warning"]
-    assert said[0].text.startswith("sft: talk: 1 of 150 held-out conversations are trained on")
+    assert said[0].text.startswith("sft: talk: 1 of 150 held-out conversations ask first what is trained on")
 
 
 def test_a_held_out_part_of_which_nothing_is_left_is_refused(judged):
