@@ -47,7 +47,10 @@ def check_adapter_table(recipe: Recipe, stage: LoraTable) -> Iterator[Problem]:
         yield "rank", f'init = "orthogonal" takes half of its rows for each matrix, and rank = {stage.rank} is odd'
     if stage.quantize != "none":
         if stage.zero_stage == 3:
-            yield "quantize", f"weights packed as {stage.quantize} cannot be shared out by zero_stage = 3; use 2"
+            yield (
+                "quantize",
+                f"weights packed as {stage.quantize} and cut up by zero_stage = 3 are not supported; use zero_stage = 2",
+            )
         if stage.init.startswith("pissa") or stage.init == "olora":
             yield "init", f"{stage.init} takes a part out of the base's weights, which {stage.quantize} rounds anew; use another"
 

@@ -20,7 +20,7 @@ def problems(**keys: Any) -> dict[str, str]:
     ("keys", "key", "told"),
     [
         ({"rank": 3, "init": "orthogonal"}, "rank", "rank = 3 is odd"),
-        ({"quantize": "nf4", "zero_stage": 3}, "quantize", "cannot be shared out by zero_stage = 3"),
+        ({"quantize": "nf4", "zero_stage": 3}, "quantize", "cut up by zero_stage = 3 are not supported"),
         ({"quantize": "nf4", "init": "pissa_niter_4"}, "init", "pissa_niter_4 takes a part out of the base's weights"),
     ],
 )
