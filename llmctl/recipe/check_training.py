@@ -49,7 +49,7 @@ def check_adapter_table(recipe: Recipe, stage: LoraTable) -> Iterator[Problem]:
         if stage.zero_stage == 3:
             yield (
                 "quantize",
-                f"weights packed as {stage.quantize} and cut up by zero_stage = 3 are not supported; use zero_stage = 2",
+                f"weights packed as {stage.quantize} and cut up by zero_stage = 3 are not supported; use 2",
             )
         if stage.init.startswith("pissa") or stage.init == "olora":
             yield "init", f"{stage.init} takes a part out of the base's weights, which {stage.quantize} rounds anew; use another"
