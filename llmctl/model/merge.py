@@ -30,8 +30,9 @@ PROMPTS = (
 TOLERANCE = 1e-3  # fp32 rounding over the depth of the model; a wrong merge is off by orders of magnitude
 ROUNDINGS = 4
 """What a merge in 16 bits may be off, in largest differences that rounding makes to the base: they are maxima of chance."""
-OFF_GRID = 1 + 1 / 300
-"""Moves weights off the numbers of a 16-bit type, so that rounding a base that was saved in it does something."""
+OFF_GRID = 2**-7
+"""Weights are raised by up to this share, at random, off the numbers of a 16-bit type: rounding a base that was saved in it would
+do nothing otherwise."""
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # of safetensors
@@ -181,9 +182,10 @@ def rounding_of(base: str, kind: str, kinds: dict[str, str], prompts: list[Tenso
     if {kind, *kinds.values()} == {"fp32"}:
         return 0.0
     model = load_model(base)
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(OFF_GRID)
+            parameter.mul_(1 + OFF_GRID * torch.rand(parameter.shape, generator=generator))
     before = logits_of(model, prompts)
     round_weights(model, kind, kinds)
     return largest_difference(before, logits_of(model.float(), prompts))

@@ -45,11 +45,12 @@ def check_adapter_table(recipe: Recipe, stage: LoraTable) -> Iterator[Problem]:
             yield "rank", f"rank = {stage.rank} is larger than the model's width of {hidden}"
     if stage.init == "orthogonal" and stage.rank % 2:
         yield "rank", f'init = "orthogonal" takes half of its rows for each matrix, and rank = {stage.rank} is odd'
-    if stage.dora and stage.zero_stage == 3:
-        yield "dora", "DoRA reads frozen weights outside their layers, and zero_stage = 3 puts them together inside alone; use 2"
     if stage.quantize != "none":
         if stage.zero_stage == 3:
-            yield "quantize", f"weights packed as {stage.quantize} cannot be shared out by zero_stage = 3; use 2"
+            yield (
+                "quantize",
+                f"weights packed as {stage.quantize} and cut up by zero_stage = 3 are not supported; use 2",
+            )
         if stage.init.startswith("pissa") or stage.init == "olora":
             yield "init", f"{stage.init} takes a part out of the base's weights, which {stage.quantize} rounds anew; use another"
 
