@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from llmctl.recipe.fields import Share
+from llmctl.recipe.fields import Place, Share
 from llmctl.recipe.train_schema import ScheduleKind, TrainTable
 
 TemplateName = Literal["olmo", "chatml", "llama3", "gemma", "mistral", "tulu", "simple"]
@@ -22,7 +22,7 @@ class ChatTable(TrainTable):
     z_loss: float = Field(default=0.0, ge=0)
     loss_on: Literal["assistant", "last_turn"] = "assistant"
     """Train on every assistant turn and its closing token, or on the last one alone."""
-    template: str | None = None
+    template: Place | None = None
     """Chat template: olmo, chatml, llama3, gemma, mistral, tulu, simple, or a Jinja file. Left out: the tokenizer's own, or
     the one that the parent was tuned with."""
     add_tokens: list[str] = []

@@ -1,8 +1,11 @@
 """Mistakes in the tables of stages that train, and in how they fit the others."""
 
+import difflib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
 
-from llmctl.recipe.chat_schema import ChatTable, LoraTable
+from llmctl.recipe.chat_schema import ChatTable, LoraTable, TemplateName
 from llmctl.recipe.graph import has_new_weights, parents_of
 from llmctl.recipe.presets import resolve_model
 from llmctl.recipe.schema import LongContextTable, Recipe, TrainTable
@@ -32,6 +35,8 @@ def check_stage(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
             yield "infilling", "infilling is for text, and this stage trains on conversations"
         for name in set(stage.infilling.sources) - {name for name in stage.mix if name in recipe.text_sources}:
             yield "infilling.sources", f"{name!r} is no text source in the mix of {', '.join(stage.mix)}"
+    if isinstance(stage, ChatTable):
+        yield from check_chat(stage)
     if isinstance(stage, LongContextTable):
         yield from check_context(recipe, stage)
     if isinstance(stage, LoraTable):
@@ -53,6 +58,18 @@ def check_adapter_table(recipe: Recipe, stage: LoraTable) -> Iterator[Problem]:
             )
         if stage.init.startswith("pissa") or stage.init == "olora":
             yield "init", f"{stage.init} takes a part out of the base's weights, which {stage.quantize} rounds anew; use another"
+
+
+def check_chat(stage: ChatTable) -> Iterator[Problem]:
+    if stage.packing != "best_fit":
+        yield "packing", 'conversations go into rows whole: packing = "best_fit"'
+    if not stage.document_boundaries:
+        yield "document_boundaries", "a conversation never sees another one of its row; leave it out"
+    names = get_args(TemplateName)
+    if stage.template is not None and stage.template not in names and not Path(stage.template).is_file():
+        near = difflib.get_close_matches(stage.template, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}, or name a Jinja file"
+        yield "template", f"template = {stage.template!r}: no chat template of that name and no such file; {hint}"
 
 
 def check_steps(stage: TrainTable) -> Iterator[Problem]:
@@ -139,6 +156,8 @@ def check_sequence(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
 def check_moments(recipe: Recipe, stage: TrainTable) -> Iterator[Problem]:
     if not stage.carry_optimizer:
         return
+    if isinstance(stage, ChatTable) and stage.add_tokens:
+        yield "carry_optimizer", "add_tokens makes embeddings that the parent has no moments of; leave one of the two out"
     if isinstance(stage, LoraTable):
         yield "carry_optimizer", "an adapter's weights are new; there are no moments to carry over"
     for name in parents_of(stage, recipe):

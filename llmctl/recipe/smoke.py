@@ -4,6 +4,7 @@ from typing import Any
 
 STEPS = 8
 LONGEST = 1024
+SMOKE_RANK = 8  # of adapters; the shrunk model is 64 wide
 SOURCE_BYTES = 4_000_000  # enough for held-out questions of every kind
 IN_TOKENS = (
     "epochs", "micro_batch", "schedule_tokens", "stretch_from", "warmup_tokens",
@@ -29,6 +30,9 @@ def shrink(values: dict[str, Any]) -> None:
     stages = [values[name] for name in ("pretrain", "midtrain", "longctx", "sft", "lora") if isinstance(values.get(name), dict)]
     for stage in [*stages, *_tables(values.get("stage"))]:
         _shrink_stage(stage)
+    for stage in [values.get("sft"), values.get("lora"), *_tables(values.get("stage"))]:
+        if isinstance(stage, dict) and stage.get("kind", "sft") in ("sft", "lora"):
+            _shrink_chat(stage)
     for stage in [values.get("longctx"), *_tables(values.get("stage"))]:
         if isinstance(stage, dict) and stage.get("kind", "longctx") == "longctx":
             guard = stage.get("guard", {})
@@ -64,6 +68,13 @@ def _shrink_stage(stage: dict[str, Any]) -> None:
         stage["checkpoint"] = {key: value for key, value in checkpoint.items() if key == "keep_best"} | {"every_steps": 4}
     if isinstance(measured := stage.get("eval"), dict) and "every_steps" in measured:
         stage["eval"] = measured | {"every_steps": 4, "rows": 4, "questions": 6}
+
+
+def _shrink_chat(stage: dict[str, Any]) -> None:
+    stage["most_untrained"] = 1.0  # rows are short now, and conversations as long as ever
+    stage.pop("quantize", None)  # which takes a GPU
+    if "rank" in stage:
+        stage["rank"] = min(SMOKE_RANK, _whole(stage["rank"], SMOKE_RANK))
 
 
 def _whole(value: Any, otherwise: int) -> int:

@@ -53,7 +53,7 @@ def _compare(context: Context, name: str, steps: int) -> bool:
     job = make_job(Stage(context, table, name), ranks)
     steps = min(steps, job.steps)
     half = max(1, steps // 2)
-    values = job.table | {"checkpoint": {"every_minutes": 1e6, "every_steps": half, "keep": 4}}
+    values = job.table | {"early_stopping": None, "checkpoint": {"every_minutes": 1e6, "every_steps": half, "keep": 4}}
     folder = context.artifact.folder
     straight, killed = (replace(job, folder=str(folder / kind), steps=steps, table=values) for kind in ("straight", "killed"))
     for one in (straight, killed):

@@ -14,7 +14,7 @@ from llmctl import events
 from llmctl.interrupts import raise_if_asked
 from llmctl.preflight.ladder import filled_in
 from llmctl.preflight.plan import plan_stage
-from llmctl.recipe.chat_schema import ChatTable
+from llmctl.recipe.chat_schema import ChatTable, LoraTable
 from llmctl.recipe.graph import identity
 from llmctl.recipe.schema import EvalTable, LongContextTable, Recipe, TrainTable
 from llmctl.runs.artifact import Artifact
@@ -185,7 +185,7 @@ def _train(stage: Stage) -> Outcome:
 
 
 def tokens_consumed(stage: Stage) -> dict[str, float]:
-    """Tokens that the stage has trained on, padding included, of each part of its mix."""
+    """Tokens that the model which the stage leaves was trained on, padding included, of each part of its mix."""
     from llmctl.tokens.order import deal
     from llmctl.train.checkpoint import SavedState
     from llmctl.train.job import JOB_FILE, TrainJob
@@ -204,6 +204,10 @@ def make_job(stage: Stage, ranks: int) -> Any:
     from llmctl.train.job import TrainJob
 
     recipe, special = stage.recipe, specialty(stage.table.kind)
+    if isinstance(stage.table, LoraTable) and stage.table.quantize != "none":
+        from llmctl.model.quantized import require_nf4
+
+        require_nf4()  # before anything is tokenised
     parts, shape = special.data(stage), None
     if stage.parent_model is None:
         shape = model_shape(recipe, len(load_tokenizer(str(stage.tokenizer))), stage.table.seq_len)

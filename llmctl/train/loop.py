@@ -1,6 +1,7 @@
 """The training loop: the same for every stage."""
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,7 +154,7 @@ def _measured(
     if loss is None:
         return position
     position = replace(position, measured=position.step)
-    if position.best is not None and loss >= position.best:
+    if not loss < (math.inf if position.best is None else position.best):  # nor is a loss better that is no number
         return replace(position, since_best=position.since_best + 1)
     position = replace(position, best=loss, since_best=0)
     if settings.early_stopping is not None:
@@ -184,4 +185,16 @@ def _go_back(engine: Engine, settings: LoopSettings, guard: StepGuard) -> Positi
         checkpoint.remove_after(settings.checkpoints, saved.position.step)
     if engine.world_size > 1:
         torch.distributed.barrier()
-    return saved.position
+    return _without_later_best(engine, settings, saved.position)
+
+
+def _without_later_best(engine: Engine, settings: LoopSettings, position: Position) -> Position:
+    """Where the best state on disk is of a step that is gone back on, there is none."""
+    if settings.early_stopping is None or checkpoint.problems(settings.best):
+        return position
+    later = SavedState(settings.best).position.step > position.step
+    if engine.world_size > 1:
+        torch.distributed.barrier()
+    if later and engine.rank == 0:
+        shutil.rmtree(settings.best)
+    return replace(position, best=None, since_best=0) if later else position

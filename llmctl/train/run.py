@@ -25,7 +25,7 @@ from llmctl.train import checkpoint
 from llmctl.train.checkpoint import Position, SavedState
 from llmctl.train.data import TrainingRows
 from llmctl.train.deepspeed_engine import DeepSpeedEngine
-from llmctl.train.distributed import device_of_this_rank, join_process_group, wait_for_all
+from llmctl.train.distributed import agreed_maximum, device_of_this_rank, join_process_group, wait_for_all
 from llmctl.train.engine import MEAN, Engine, ParameterState, settings_for_deepspeed
 from llmctl.train.job import TrainJob
 from llmctl.train.loop import LoopSettings, train
@@ -206,14 +206,11 @@ def _leave(job: TrainJob, engine: Engine, position: Position) -> None:
     trainer, best = job.path / "trainer", job.path / "best"
     if engine.rank == 0 and trainer.exists():
         shutil.rmtree(trainer)
-    chosen = best if job.settings.early_stopping is not None and not checkpoint.problems(best) else None
-    if engine.world_size > 1:
-        torch.distributed.barrier()
-    if chosen is None:
+    if not _best_is_whole(job, engine, best):
         checkpoint.save(engine, trainer, position)
     elif engine.rank == 0:
         with staged_folder(trainer) as aside:
-            shutil.copytree(chosen, aside, dirs_exist_ok=True)
+            shutil.copytree(best, aside, dirs_exist_ok=True)
         left = SavedState(trainer).position
         events.say(f"the model of step {left.step:,} is left, whose held-out loss {left.best:.3f} is the lowest")
     if engine.rank == 0:
@@ -222,6 +219,16 @@ def _leave(job: TrainJob, engine: Engine, position: Position) -> None:
             shutil.rmtree(job.path / folder, ignore_errors=True)
     if engine.world_size > 1:
         torch.distributed.barrier()
+
+
+def _best_is_whole(job: TrainJob, engine: Engine, best: Path) -> bool:
+    """Whether a stage that may end early has its best step on disk. The first rank looks, and all have its answer."""
+    if job.settings.early_stopping is None:
+        return False
+    wrong = checkpoint.problems(best) if engine.rank == 0 else []
+    if wrong:
+        events.warn(f"the best step is not there, and the last one is left: {'; '.join(wrong)}")
+    return not agreed_maximum(engine, len(wrong))
 
 
 def write_model(job: TrainJob, trainer: Path, folder: Path) -> None:

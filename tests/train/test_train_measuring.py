@@ -60,6 +60,21 @@ def test_patience_is_not_begun_anew_by_a_resume(tmp_path):
     assert end.step == 24
 
 
+def test_a_loss_that_is_no_number_is_never_the_best(tmp_path):
+    losses = FALLING_THEN_RISING | {6: math.nan, 24: math.nan}
+    end, _ = run(Engine({}), tmp_path, lambda step, stop: losses[step], early_stopping=2)
+    assert (end.step, end.best) == (24, 2.0)
+
+
+def test_what_was_the_best_of_steps_that_are_gone_back_on_is_forgotten(tmp_path):
+    told = iter([3.0, 2.5, 1.5, 2.7, 2.6, 2.6, 2.6, 2.6])  # steps 6, 12, 18; back to 15; 18, 24, 30, 36, 40
+    end, _ = run(Engine({18: math.nan}), tmp_path, lambda step, stop: next(told), early_stopping=9)
+    assert end.left_out
+    assert (end.step, end.best) == (40, 2.6)
+    assert (left := SavedState(tmp_path / "best").position).best == 2.6
+    assert left.step == 24
+
+
 def test_a_measurement_that_a_signal_came_before_is_made_up_for(tmp_path):
     stopped = Position(12, 0, 12, best=3.0, measured=6)
     measured = []
