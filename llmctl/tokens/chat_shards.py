@@ -14,10 +14,9 @@ import numpy as np
 
 from llmctl import events
 from llmctl.runs.files import read_json, staged_folder, write_json
-from llmctl.tokens.masks import Encoded, LossOn, Tools, encode_talks
+from llmctl.tokens.masks import Encoded, LossOn, Part, Talk, encode_talks
 from llmctl.tokens.shards import PartWriter, kind_of_ids, write_meta
 from llmctl.tokens.spans import Unmaskable
-from llmctl.tokens.template import Messages
 
 TALKS, CHARACTERS = 512, 4_000_000  # of a batch: all cores are busy, and its tokens take less than 1 GB
 PLACES = 10  # that are named for each reason
@@ -32,13 +31,9 @@ REFUSED = "the template refuses it: "
 KEPT_SHORTER = (CUT_TURNS, CUT_INSIDE)
 
 
-class Talk(Protocol):
-    """A conversation, as the corpus has it."""
+class Row(Talk, Protocol):
+    """A conversation with its place in the source."""
 
-    @property
-    def messages(self) -> Messages: ...
-    @property
-    def tools(self) -> Tools: ...
     @property
     def id(self) -> str: ...
     @property
@@ -118,7 +113,7 @@ class ChatReport:
 
 
 def write_chat_shards(
-    conversations: Iterable[Talk], tokenizer: Any, out: Path, settings: ChatSettings, name: str = "conversations"
+    conversations: Iterable[Row], tokenizer: Any, out: Path, settings: ChatSettings, name: str = "conversations"
 ) -> ChatReport:
     """Tokenise conversations with their masks. Rows without a trained token are left out, and what is longer than a row is
     cut or left out as the settings say; all of it is counted and told.
@@ -160,8 +155,8 @@ def read_hashes(out: Path) -> np.ndarray:
     return np.load(out / "hashes.npy")
 
 
-def _batches(conversations: Iterable[Talk]) -> Iterator[list[Talk]]:
-    batch, characters = list[Talk](), 0
+def _batches(conversations: Iterable[Row]) -> Iterator[list[Row]]:
+    batch, characters = list[Row](), 0
     for talk in conversations:
         batch.append(talk)
         characters += sum(len(message["content"]) for message in talk.messages)
@@ -172,7 +167,7 @@ def _batches(conversations: Iterable[Talk]) -> Iterator[list[Talk]]:
         yield batch
 
 
-def _fitted(encoded: Encoded, talk: Talk, tokenizer: Any, settings: ChatSettings, report: ChatReport) -> Encoded | None:
+def _fitted(encoded: Encoded, talk: Row, tokenizer: Any, settings: ChatSettings, report: ChatReport) -> Encoded | None:
     """The conversation as it fits a row; None: nothing of it is trained on, which is noted."""
     if not encoded.turns:
         report.note(NO_ANSWER, talk.path)
@@ -208,17 +203,11 @@ def _first_turns(encoded: Encoded, talk: Talk, tokenizer: Any, settings: ChatSet
         if isinstance(whole, Exception):
             return None
     for turn in reversed([turn for turn in whole.turns if turn.stop <= settings.max_tokens]):
-        shorter = _Part(talk.messages[: turn.message + 1], talk.tools)
+        shorter = Part(talk.messages[: turn.message + 1], talk.tools)
         (cut,) = encode_talks(tokenizer, [shorter], settings.loss_on)
         if isinstance(cut, Encoded) and cut.turns and len(cut.ids) <= settings.max_tokens:
             return cut
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    messages: Messages
-    tools: Tools
 
 
 def _hashes(encoded: Encoded) -> tuple[int, int]:

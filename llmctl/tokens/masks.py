@@ -37,6 +37,14 @@ class Talk(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A `Talk` of these turns alone, such as the first ones of another."""
+
+    messages: Messages
+    tools: Tools
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """A trained turn, in tokens."""
 
@@ -111,24 +119,10 @@ def encode_talk(tokenizer: Any, messages: Messages, loss_on: LossOn = "assistant
         Unmaskable: what is to be trained on cannot be told.
         Refused: the template does not write it.
     """
-    (encoded,) = encode_talks(tokenizer, [_One(messages, tools or [])], loss_on)
+    (encoded,) = encode_talks(tokenizer, [Part(messages, tools or [])], loss_on)
     if isinstance(encoded, Exception):
         raise encoded
     return encoded
-
-
-def encode_conversation(
-    tokenizer: Any, messages: Messages, loss_on: LossOn = "assistant", tools: Tools | None = None
-) -> tuple[list[int], np.ndarray]:
-    """Ids of the whole conversation and its mask (uint8, as long); raises as `encode_talk` does."""
-    encoded = encode_talk(tokenizer, messages, loss_on, tools)
-    return encoded.ids, encoded.mask
-
-
-@dataclass(frozen=True, slots=True)
-class _One:
-    messages: Messages
-    tools: Tools
 
 
 def _spans_of(
