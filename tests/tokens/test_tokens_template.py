@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llmctl.errors import UserError
 from llmctl.tokens.encoder import Encoder
 from llmctl.tokens.masks import encode_talk
-from llmctl.tokens.template import end_of_turn_ids
+from llmctl.tokens.template import Refused, end_of_turn_ids
 from llmctl.tokens.tokenizer import SPECIAL_TOKENS, compression, load_tokenizer, parts_of, train_tokenizer
 
 MESSAGES = [
@@ -81,6 +81,20 @@ def test_what_a_template_cannot_write_is_said(tokenizer, template, message):
 
 def test_generation_stops_at_the_end_of_a_turn_and_of_text(tokenizer):
     assert tokenizer.convert_ids_to_tokens(end_of_turn_ids(tokenizer)) == ["<|endoftext|>", "<|im_end|>"]
+
+
+def test_a_template_of_one_question_and_one_answer_tells_its_end(tokenizer):
+    import copy
+
+    own = copy.copy(tokenizer)
+    own.chat_template = (
+        "{% if messages | length > 2 %}{{ raise_exception('one question, please') }}{% endif %}"
+        "{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}<|im_end|>{% endif %}"
+    )
+    assert own.convert_ids_to_tokens(end_of_turn_ids(own)) == ["<|endoftext|>", "<|im_end|>"]
+    own.chat_template = "{{ raise_exception('nothing at all') }}"
+    with pytest.raises(Refused, match="nothing at all"):
+        end_of_turn_ids(own)
 
 
 @settings(max_examples=60, deadline=None)
