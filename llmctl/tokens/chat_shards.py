@@ -77,6 +77,10 @@ class ChatReport:
     """Trained turns that the template closes with no special token."""
     joined: int = 0
     """Conversations where a token joins white space of the header with an answer."""
+    thinking: int = 0
+    """Conversations whose last answer has thinking."""
+    thoughtless: int = 0
+    """Those of them whose thinking the template leaves out."""
     closings: dict[str, int] = field(default_factory=dict)
     """How often each token closes a trained turn."""
     reasons: dict[str, Reason] = field(default_factory=dict)
@@ -105,6 +109,8 @@ class ChatReport:
         self.trained += int(np.count_nonzero(encoded.mask))
         self.turns += len(encoded.turns)
         self.joined += encoded.joined
+        self.thinking += encoded.thinking is not None
+        self.thoughtless += encoded.thinking is False
         closing = encoded.closing_ids
         self.closing += len(closing)
         self.unclosed += len(encoded.turns) - len(closing)
@@ -225,6 +231,8 @@ def _tell(report: ChatReport, settings: ChatSettings, name: str) -> None:
             f"{name}: in {report.joined:,} conversations this tokenizer joins white space at the end of the template's header "
             "with the answer's first word to one token, which is trained on"
         )
+    if report.thoughtless:
+        events.say(f"{name}: the template leaves out the thinking of {report.thoughtless:,} turns")
 
 
 def _verb(reason: str, settings: ChatSettings) -> str:

@@ -81,6 +81,8 @@ class Encoded:
     """Characters of `text` before the first answer."""
     joined: bool = False
     """Whether a token holds the white space at the end of a turn's header and the beginning of the answer."""
+    thinking: bool | None = None
+    """Whether the last answer's thinking is written; None: it has none."""
 
     @property
     def closing_ids(self) -> list[int]:
@@ -175,7 +177,9 @@ def _masked(ids: list[int], offsets: np.ndarray, text: str, spans: list[Span], l
         mask[first:stop] = CONTENT
         written = (span.start, span.closing[0] if span.closing else span.end)
         turns.append(Turn(span.message, first, stop, closing, written))
-    return Encoded(ids, mask, text, offsets, turns, spans[0].start if spans else len(text), joined)
+    if not spans:
+        return Encoded(ids, mask, text, offsets, asked=len(text))
+    return Encoded(ids, mask, text, offsets, turns, spans[0].start, joined, spans[-1].thinking)
 
 
 def _untrue(backend: Any, found: list[Any]) -> list[int]:
