@@ -9,18 +9,22 @@ from llmctl import events
 from llmctl.evals.score import token_log_probabilities
 from llmctl.model.generate import Generation, generate
 from llmctl.tokens.masks import CONTENT, Encoded, encode_talks
-from llmctl.tokens.template import Messages, end_of_turn_ids, render
+from llmctl.tokens.template import Messages, Refused, end_of_turn_ids, render
 
 MESSAGES_AT_A_TIME = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A conversation whose first question is asked."""
+    """A conversation whose first question with an answer is asked."""
 
     conversation: Any
+    question: Messages
+    """The turns before that answer."""
+    prompt: str
+    """They as the template writes them, with the beginning of an answer."""
     expected: str
-    """Its first answer as the template writes it, with thinking and tool calls."""
+    """The answer as the template writes it, with thinking and tool calls."""
 
 
 def answer_loss(model: Any, tokenizer: Any, conversations: list[Any]) -> float:
@@ -42,25 +46,26 @@ def answer_loss(model: Any, tokenizer: Any, conversations: list[Any]) -> float:
 
 
 def answers(model: Any, tokenizer: Any, asked: list[Asked], max_new_tokens: int) -> list[Generation]:
-    """Greedy answers to the first question of each conversation."""
-    talks = [one.conversation for one in asked]
-    prompts = [render(tokenizer, first_question(talk.messages), prompt=True, tools=talk.tools) for talk in talks]
-    return generate(model, tokenizer, prompts, max_new_tokens, end_of_turn_ids(tokenizer))
-
-
-def first_question(messages: Messages) -> Messages:
-    """The turns before the first answer."""
-    end = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[:end]
+    """Greedy answers to the question of each conversation."""
+    return generate(model, tokenizer, [one.prompt for one in asked], max_new_tokens, end_of_turn_ids(tokenizer))
 
 
 def to_ask(tokenizer: Any, conversations: list[Any], longest: int) -> list[Asked]:
-    """The conversations whose first question has at most `longest` tokens, and an answer that can be told."""
+    """The conversations with a user's question of at most `longest` tokens, that the template writes without its answer, and an
+    answer that can be told: the first one with words."""
     found = []
     for conversation, talk in zip(conversations, encode_talks(tokenizer, conversations), strict=True):
-        if isinstance(talk, Encoded) and talk.turns and talk.turns[0].start <= longest:
-            start, end = talk.turns[0].span
-            found.append(Asked(conversation, talk.text[start:end].strip()))
+        if not isinstance(talk, Encoded) or not talk.turns:
+            continue
+        question = conversation.messages[: talk.turns[0].message]
+        if not any(message["role"] == "user" for message in question):
+            continue
+        try:
+            prompt = render(tokenizer, question, prompt=True, tools=conversation.tools)
+        except Refused:
+            continue
+        if len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) <= longest:
+            found.append(Asked(conversation, question, prompt, talk.text[slice(*talk.turns[0].span)].strip()))
     return found
 
 

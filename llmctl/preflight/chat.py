@@ -1,7 +1,7 @@
 """Whether training on conversations would teach what it should, judged from the reports of their token shards before any
 model is loaded: rows without a trained token, answers that are never closed, held-out rows that are trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +41,9 @@ class Chat:
     embedded: int | None = None
     """Tokens that the model embeds (`vocab_size` of its configuration); None: not known."""
     resized: bool = False
-    """Whether the stage gives the model an embedding for each token of the tokenizer."""
+    """Whether the stage will give the model an embedding for each token of the tokenizer."""
+    unended: str = ""
+    """Why the template writes no conversation that tells which tokens end an answer (`end_of_turn_ids`); empty: it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,14 @@ class Finding:
 
 def findings(chat: Chat) -> list[Finding]:
     """Everything that is wrong with a stage's conversations; the worst first."""
-    found = _embeddings(chat)
+    found, trained = _embeddings(chat) + _ends(chat), Trained(chat.sources)
     for shards in chat.sources:
         report = read_report(shards.train)
         found += _trained(shards.source, report, chat) + _closed(shards.source, report, chat)
+        found += _thinking(shards.source, report, chat)
         if shards.heldout is not None:
-            found += _measured(shards.source, read_report(shards.heldout)) + _shared(shards)
+            found += _measured(shards.source, read_report(shards.heldout))
+            found += _shared(shards.source, shards.heldout, trained)
     return sorted(found, key=lambda finding: not finding.dead)
 
 
@@ -90,6 +94,13 @@ def _embeddings(chat: Chat) -> list[Finding]:
             what, "Name the new ones in add_tokens, which gives the model an embedding for each; or take the model's tokenizer."
         )
     ]
+
+
+def _ends(chat: Chat) -> list[Finding]:
+    if not chat.unended:
+        return []
+    what = f"the template ({chat.template}) writes not even one question with its answer, so that nothing tells where one ends: "
+    return [Finding(what + f"{chat.unended}.", 'Mend the template; or take another one: template = "chatml".')]
 
 
 def _trained(source: str, report: ChatReport, chat: Chat) -> list[Finding]:
@@ -121,6 +132,8 @@ def _remedy(report: ChatReport, chat: Chat) -> str:
         return RAISE + '; or too_long = "truncate" trains on answers that are cut; or raise most_untrained if they may go.'
     if reason.startswith(UNMASKABLE) and "no special token" in reason:
         return _closing_remedy(chat)
+    if reason.startswith(UNMASKABLE) and "leaves out" in reason:
+        return f'The template ({chat.template}) has no place for them; take one that has: template = "chatml".'
     if reason.startswith(UNMASKABLE) and "the template" in reason:
         return f'The template ({chat.template}) cannot be masked; take another one: template = "chatml".'
     if reason.startswith(UNMASKABLE):
@@ -155,6 +168,15 @@ def _closing_remedy(chat: Chat) -> str:
     return f'{lacking}; or take a template that needs none of them: template = "tulu".'
 
 
+def _thinking(source: str, report: ChatReport, chat: Chat) -> list[Finding]:
+    """Thinking that is there and not trained on, of most answers that have some."""
+    if 2 * report.thoughtless <= report.thinking:
+        return []
+    what = f"{source}: the template ({chat.template}) leaves out the thinking of {report.thoughtless:,} of {report.thinking:,} "
+    what += "last answers: the model would not learn to think."
+    return [Finding(what, 'Take a template that writes it: template = "chatml" or "olmo".', dead=False)]
+
+
 def _measured(source: str, report: ChatReport) -> list[Finding]:
     if report.kept or not report.conversations:
         return []
@@ -162,31 +184,46 @@ def _measured(source: str, report: ChatReport) -> list[Finding]:
     return [Finding(what, "Hold out more (heldout), or mend what is said of the rows.")]
 
 
-def _shared(shards: Shards) -> list[Finding]:
+class Trained:
+    """Every conversation that a stage trains on, of all its sources: those of a held-out file may stand in another source."""
+
+    def __init__(self, sources: Sequence[Shards]) -> None:
+        self._sources = sources
+        found = [read_hashes(shards.train) for shards in sources]
+        self.hashes = np.concatenate(found) if found else np.empty((0, 2), np.uint64)
+        """As `read_hashes` gives them, a source after the other."""
+        self._ends = np.cumsum([len(hashes) for hashes in found], dtype=np.int64)
+
+    def place(self, number: int, source: str) -> str:
+        """Where a conversation stands, as one of `source` would be told."""
+        which = int(np.searchsorted(self._ends, number, side="right"))
+        shards, before = self._sources[which], int(self._ends[which - 1]) if which else 0
+        _, path = TokenShards(shards.train).names({number - before})[number - before]
+        return path if shards.source == source else f"{path} of {shards.source}"
+
+
+def _shared(source: str, heldout: Path, trained: Trained) -> list[Finding]:
     """Held-out conversations that are trained on, whole or by their first question."""
-    assert shards.heldout is not None
-    train, heldout = read_hashes(shards.train), read_hashes(shards.heldout)
-    whole = np.isin(heldout[:, 0], train[:, 0])
-    asked = np.isin(heldout[:, 1], train[:, 1]) & ~whole
+    hashes = read_hashes(heldout)
+    whole = np.isin(hashes[:, 0], trained.hashes[:, 0])
+    asked = np.isin(hashes[:, 1], trained.hashes[:, 1]) & ~whole
+    names, count = TokenShards(heldout), f"{len(hashes):,} held-out conversations"
+
+    def pairs(column: int, documents: np.ndarray) -> Iterator[str]:
+        """Places of held-out rows, each with that of its double."""
+        held = names.names(set(documents[:SHOWN].tolist()))
+        for document in documents[:SHOWN].tolist():
+            double = np.flatnonzero(trained.hashes[:, column] == hashes[document, column])[0]
+            yield f"{held[document][1]} is {trained.place(int(double), source)}"
+        if len(documents) > SHOWN:
+            yield "..."
+
     found = []
     remedy = "Take the doubles out of the source, or hold out a file of its own (heldout)."
     if whole.any():
-        what = f"{shards.source}: {whole.sum():,} of {len(heldout):,} held-out conversations are trained on, word for word: "
-        pairs = _pairs(shards, np.flatnonzero(whole), heldout[:, 0], train[:, 0])
-        found.append(Finding(what + pairs, remedy))
+        what = f"{source}: {whole.sum():,} of {count} are trained on, word for word: "
+        found.append(Finding(f"{what}{', '.join(pairs(0, np.flatnonzero(whole)))}.", remedy))
     if asked.any():
-        what = f"{shards.source}: {asked.sum():,} of {len(heldout):,} held-out conversations ask first what is trained on: "
-        pairs = _pairs(shards, np.flatnonzero(asked), heldout[:, 1], train[:, 1])
-        found.append(Finding(what + pairs, remedy, dead=False))
+        what = f"{source}: {asked.sum():,} of {count} ask first what is trained on: "
+        found.append(Finding(f"{what}{', '.join(pairs(1, np.flatnonzero(asked)))}.", remedy, dead=False))
     return found
-
-
-def _pairs(shards: Shards, documents: np.ndarray, heldout: np.ndarray, train: np.ndarray) -> str:
-    """The places of held-out rows, each with that of a row of training that is its double."""
-    assert shards.heldout is not None
-    shown = documents[:SHOWN].tolist()
-    doubles = {document: int(np.flatnonzero(train == heldout[document])[0]) for document in shown}
-    held = TokenShards(shards.heldout).names(set(shown))
-    trained = TokenShards(shards.train).names(set(doubles.values()))
-    pairs = ", ".join(f"{held[document][1]} is {trained[double][1]}" for document, double in doubles.items())
-    return f"{pairs}{', ...' if len(documents) > SHOWN else ''}."

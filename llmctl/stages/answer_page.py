@@ -4,7 +4,7 @@ from html import escape
 from typing import Any
 
 from llmctl import events
-from llmctl.evals.answers import Asked, first_question
+from llmctl.evals.answers import Asked
 from llmctl.model.generate import Generation
 from llmctl.page import whole_page
 from llmctl.runs.files import write_json, write_text
@@ -29,10 +29,9 @@ def write_answers(stage: Stage, asked: list[Asked], before: list[Generation], af
 
 
 def _row(asked: Asked, before: Generation, after: Generation) -> dict[str, Any]:
-    conversation = asked.conversation
     return {
-        "id": conversation.id,
-        "question": [{"role": m["role"], "content": m["content"]} for m in first_question(conversation.messages)],
+        "id": asked.conversation.id,
+        "question": [{"role": m["role"], "content": m["content"]} for m in asked.question],
         "expected": asked.expected,
         "before": {"text": before.text, "ended": before.ended},
         "after": {"text": after.text, "ended": after.ended},

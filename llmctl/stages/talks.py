@@ -10,6 +10,7 @@ from llmctl import events
 from llmctl.recipe.chat_schema import ChatTable
 from llmctl.recipe.graph import parents_of
 from llmctl.recipe.schema import Recipe, StageTable
+from llmctl.runs.files import staged_folder
 from llmctl.stages.training import Stage
 
 
@@ -46,9 +47,21 @@ def prepare(stage: Stage) -> Talks:
         len(tokenizer),
         missing_tokens(tokenizer),
         config.vocab_size if config is not None else None,
-        resized=bool(table.add_tokens),
+        resized=needs_embeddings(stage),
+        unended=_unended(tokenizer),
     )
     return Talks(folder, train, heldout, findings(chat))
+
+
+def _unended(tokenizer: Any) -> str:
+    """Why the template refuses what `end_of_turn_ids` asks of it, as it is asked when the trained weights are written."""
+    from llmctl.tokens.template import Refused, end_of_turn_ids
+
+    try:
+        end_of_turn_ids(tokenizer)
+    except Refused as error:
+        return error.reason
+    return ""
 
 
 def chat_table(stage: Stage) -> ChatTable:
@@ -61,7 +74,7 @@ def _shards(stage: Stage, tokenizer: Any, source: str, held_out: bool) -> Path:
     from llmctl.tokens.chat_shards import ChatSettings, write_chat_shards
 
     table = chat_table(stage)
-    out = stage.folder / "data" / ("heldout" if held_out else "") / source
+    out = stage.folder / "data" / ("heldout" if held_out else "train") / source
     if not out.exists():  # it gets its name when it is whole
         conversations = read_conversations(stage.corpus, source, "heldout" if held_out else "train")
         config = parent_config(stage)
@@ -85,8 +98,6 @@ def chat_tokenizer(stage: Stage) -> Path:
         add_tokens(tokenizer, table.add_tokens)
         if table.template is not None:
             set_template(tokenizer, table.template)
-    from llmctl.runs.files import staged_folder
-
     with staged_folder(own) as aside:
         tokenizer.save_pretrained(aside)
     events.say(f"{stage.name}: {len(tokenizer):,} tokens, chat template {template_name(stage)}")
@@ -113,12 +124,21 @@ def template_name(stage: Stage) -> str:
 
 
 def added_tokens(stage: Stage) -> int:
-    """Tokens that the stage adds to what its parent knows."""
+    """Tokens named in `add_tokens` that need an embedding: those that are new with this stage, and those that the tokenizer
+    has beyond the rows that the parent embeds."""
     from llmctl.tokens.tokenizer import load_tokenizer
 
+    named = set(chat_table(stage).add_tokens)
     known = load_tokenizer(str(stage.run_tokenizer)).get_vocab().keys()
-    before = {token for table in asked_by(stage)[:-1] for token in table.add_tokens}
-    return len(set(chat_table(stage).add_tokens) - before - known)
+    before = {token for table in asked_by(stage) if table is not stage.table for token in table.add_tokens}
+    vocabulary, config = load_tokenizer(str(chat_tokenizer(stage))).get_vocab(), parent_config(stage)
+    beyond = {token for token in named if config is not None and vocabulary[token] >= config.vocab_size}
+    return len((named - before - known) | beyond)
+
+
+def needs_embeddings(stage: Stage) -> bool:
+    """Whether the model is given an embedding for each token of the stage's tokenizer."""
+    return added_tokens(stage) > 0
 
 
 def parent_config(stage: Stage) -> Any | None:

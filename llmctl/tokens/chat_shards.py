@@ -14,10 +14,9 @@ import numpy as np
 
 from llmctl import events
 from llmctl.runs.files import read_json, staged_folder, write_json
-from llmctl.tokens.masks import Encoded, LossOn, Tools, encode_talks
+from llmctl.tokens.masks import Encoded, LossOn, Part, Talk, encode_talks
 from llmctl.tokens.shards import PartWriter, kind_of_ids, write_meta
 from llmctl.tokens.spans import Unmaskable
-from llmctl.tokens.template import Messages
 
 TALKS, CHARACTERS = 512, 4_000_000  # of a batch: all cores are busy, and its tokens take less than 1 GB
 PLACES = 10  # that are named for each reason
@@ -32,13 +31,9 @@ REFUSED = "the template refuses it: "
 KEPT_SHORTER = (CUT_TURNS, CUT_INSIDE)
 
 
-class Talk(Protocol):
-    """A conversation, as the corpus has it."""
+class Row(Talk, Protocol):
+    """A conversation with its place in the source."""
 
-    @property
-    def messages(self) -> Messages: ...
-    @property
-    def tools(self) -> Tools: ...
     @property
     def id(self) -> str: ...
     @property
@@ -82,6 +77,10 @@ class ChatReport:
     """Trained turns that the template closes with no special token."""
     joined: int = 0
     """Conversations where a token joins white space of the header with an answer."""
+    thinking: int = 0
+    """Conversations whose last answer has thinking."""
+    thoughtless: int = 0
+    """Those of them whose thinking the template leaves out."""
     closings: dict[str, int] = field(default_factory=dict)
     """How often each token closes a trained turn."""
     reasons: dict[str, Reason] = field(default_factory=dict)
@@ -110,6 +109,8 @@ class ChatReport:
         self.trained += int(np.count_nonzero(encoded.mask))
         self.turns += len(encoded.turns)
         self.joined += encoded.joined
+        self.thinking += encoded.thinking is not None
+        self.thoughtless += encoded.thinking is False
         closing = encoded.closing_ids
         self.closing += len(closing)
         self.unclosed += len(encoded.turns) - len(closing)
@@ -118,7 +119,7 @@ class ChatReport:
 
 
 def write_chat_shards(
-    conversations: Iterable[Talk], tokenizer: Any, out: Path, settings: ChatSettings, name: str = "conversations"
+    conversations: Iterable[Row], tokenizer: Any, out: Path, settings: ChatSettings, name: str = "conversations"
 ) -> ChatReport:
     """Tokenise conversations with their masks. Rows without a trained token are left out, and what is longer than a row is
     cut or left out as the settings say; all of it is counted and told.
@@ -160,8 +161,8 @@ def read_hashes(out: Path) -> np.ndarray:
     return np.load(out / "hashes.npy")
 
 
-def _batches(conversations: Iterable[Talk]) -> Iterator[list[Talk]]:
-    batch, characters = list[Talk](), 0
+def _batches(conversations: Iterable[Row]) -> Iterator[list[Row]]:
+    batch, characters = list[Row](), 0
     for talk in conversations:
         batch.append(talk)
         characters += sum(len(message["content"]) for message in talk.messages)
@@ -172,7 +173,7 @@ def _batches(conversations: Iterable[Talk]) -> Iterator[list[Talk]]:
         yield batch
 
 
-def _fitted(encoded: Encoded, talk: Talk, tokenizer: Any, settings: ChatSettings, report: ChatReport) -> Encoded | None:
+def _fitted(encoded: Encoded, talk: Row, tokenizer: Any, settings: ChatSettings, report: ChatReport) -> Encoded | None:
     """The conversation as it fits a row; None: nothing of it is trained on, which is noted."""
     if not encoded.turns:
         report.note(NO_ANSWER, talk.path)
@@ -208,17 +209,11 @@ def _first_turns(encoded: Encoded, talk: Talk, tokenizer: Any, settings: ChatSet
         if isinstance(whole, Exception):
             return None
     for turn in reversed([turn for turn in whole.turns if turn.stop <= settings.max_tokens]):
-        shorter = _Part(talk.messages[: turn.message + 1], talk.tools)
+        shorter = Part(talk.messages[: turn.message + 1], talk.tools)
         (cut,) = encode_talks(tokenizer, [shorter], settings.loss_on)
         if isinstance(cut, Encoded) and cut.turns and len(cut.ids) <= settings.max_tokens:
             return cut
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    messages: Messages
-    tools: Tools
 
 
 def _hashes(encoded: Encoded) -> tuple[int, int]:
@@ -236,6 +231,8 @@ def _tell(report: ChatReport, settings: ChatSettings, name: str) -> None:
             f"{name}: in {report.joined:,} conversations this tokenizer joins white space at the end of the template's header "
             "with the answer's first word to one token, which is trained on"
         )
+    if report.thoughtless:
+        events.say(f"{name}: the template leaves out the thinking of {report.thoughtless:,} turns")
 
 
 def _verb(reason: str, settings: ChatSettings) -> str:

@@ -37,6 +37,14 @@ class Talk(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A `Talk` of these turns alone, such as the first ones of another."""
+
+    messages: Messages
+    tools: Tools
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """A trained turn, in tokens."""
 
@@ -73,6 +81,8 @@ class Encoded:
     """Characters of `text` before the first answer."""
     joined: bool = False
     """Whether a token holds the white space at the end of a turn's header and the beginning of the answer."""
+    thinking: bool | None = None
+    """Whether the last answer's thinking is written; None: it has none."""
 
     @property
     def closing_ids(self) -> list[int]:
@@ -111,24 +121,10 @@ def encode_talk(tokenizer: Any, messages: Messages, loss_on: LossOn = "assistant
         Unmaskable: what is to be trained on cannot be told.
         Refused: the template does not write it.
     """
-    (encoded,) = encode_talks(tokenizer, [_One(messages, tools or [])], loss_on)
+    (encoded,) = encode_talks(tokenizer, [Part(messages, tools or [])], loss_on)
     if isinstance(encoded, Exception):
         raise encoded
     return encoded
-
-
-def encode_conversation(
-    tokenizer: Any, messages: Messages, loss_on: LossOn = "assistant", tools: Tools | None = None
-) -> tuple[list[int], np.ndarray]:
-    """Ids of the whole conversation and its mask (uint8, as long); raises as `encode_talk` does."""
-    encoded = encode_talk(tokenizer, messages, loss_on, tools)
-    return encoded.ids, encoded.mask
-
-
-@dataclass(frozen=True, slots=True)
-class _One:
-    messages: Messages
-    tools: Tools
 
 
 def _spans_of(
@@ -181,7 +177,9 @@ def _masked(ids: list[int], offsets: np.ndarray, text: str, spans: list[Span], l
         mask[first:stop] = CONTENT
         written = (span.start, span.closing[0] if span.closing else span.end)
         turns.append(Turn(span.message, first, stop, closing, written))
-    return Encoded(ids, mask, text, offsets, turns, spans[0].start if spans else len(text), joined)
+    if not spans:
+        return Encoded(ids, mask, text, offsets, asked=len(text))
+    return Encoded(ids, mask, text, offsets, turns, spans[0].start, joined, spans[-1].thinking)
 
 
 def _untrue(backend: Any, found: list[Any]) -> list[int]:

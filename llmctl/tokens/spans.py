@@ -7,8 +7,9 @@ must stand around the answers. A span ends before the special token that closes 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmctl.errors import UserError
@@ -29,6 +30,8 @@ class Span:
     """Of what the model writes: thinking, content, tool calls."""
     closing: tuple[int, int] | None
     """The special token that closes the turn; None: the template writes none."""
+    thinking: bool | None = None
+    """Whether the turn's thinking stands in it; None: it has none."""
 
 
 class Unmaskable(UserError):
@@ -58,8 +61,9 @@ def find_spans(
     """Spans of every assistant turn of `text`, which is `messages` rendered; `special` matches any special token.
 
     Raises:
-        Unmaskable: a span cannot be told.
+        Unmaskable: a span cannot be told, or the template has no place for tool calls or tools.
     """
+    _check_tools(tokenizer, messages, tools, text)
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     around, spans = None, list[Span]()
     for number, index in enumerate(answers):
@@ -76,8 +80,33 @@ def find_spans(
             raise Unmaskable("the template writes its turns in another order than they are given")
         if thought and thought in text[before : span.start] and thought not in text[span.start : span.end]:
             raise Unmaskable("it cannot be told where the thinking of a turn begins in this template")
-        spans.append(span)
+        if not _holds_calls(messages[index], text[span.start : span.end]):
+            raise Unmaskable("the template leaves out tool calls")
+        spans.append(replace(span, thinking=thought in text[span.start : span.end] if thought else None))
     return spans
+
+
+def _check_tools(tokenizer: Any, messages: Messages, tools: list[dict[str, Any]], text: str) -> None:
+    """Raises:
+    Unmaskable: a function that is offered is not named in `text`, or the text is the same without any.
+    """
+    names = [name for tool in tools if (name := (tool.get("function") or tool).get("name"))]
+    if any(name not in text for name in names) or (tools and _written_without_tools(tokenizer, messages) == text):
+        raise Unmaskable("the template leaves out the tools that are offered")
+
+
+def _written_without_tools(tokenizer: Any, messages: Messages) -> str | None:
+    try:
+        return render(tokenizer, messages)
+    except Refused:
+        return None
+
+
+def _holds_calls(message: dict[str, Any], written: str) -> bool:
+    """Whether a turn as it is written names the function of each of its calls, beside what content and thinking say of it."""
+    said = [text for key in ("content", "reasoning_content") if (text := (message.get(key) or "").strip()) and text in written]
+    calls = Counter(call["function"]["name"] for call in message.get("tool_calls") or ())
+    return all(written.count(name) >= count + sum(text.count(name) for text in said) for name, count in calls.items())
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -104,9 +133,9 @@ def _after_prompt(tokenizer: Any, before: Messages, tools: list[dict[str, Any]],
 
 def _up_to_special(message: dict[str, Any], index: int, text: str, start: int, special: re.Pattern[str]) -> Span | None:
     """The span of a turn whose content alone stands between `start` and the next special token, which content never holds.
-    None: something else stands there, or nothing."""
+    None: something else stands there, or nothing; or tool calls belong there, too, and may begin with a special token."""
     content, closing = message["content"].strip(), special.search(text, start)
-    if closing is None or not content:
+    if closing is None or not content or message.get("tool_calls"):
         return None
     written = text[start : closing.start()].rstrip()
     return Span(index, start, start + len(written), closing.span()) if written.lstrip() == content else None

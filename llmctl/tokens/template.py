@@ -142,10 +142,19 @@ def render(tokenizer: Any, messages: Messages, prompt: bool = False, tools: list
 
 def end_of_turn_ids(tokenizer: Any) -> list[int]:
     """Tokens that end a generated answer: what the template closes its turns with, one that others follow and the last, and
-    the end of text."""
+    the end of text.
+
+    Raises:
+        UserError: the template is broken.
+        Refused: it writes not even one question with its answer.
+    """
     answers = ("firstanswer", "lastanswer")
     talk = [{"role": role, "content": text} for answer in answers for role, text in (("user", "a"), ("assistant", answer))]
-    text, special = render(tokenizer, talk), special_pattern(tokenizer)
+    try:
+        text = render(tokenizer, talk)
+    except Refused:  # a template of one question and one answer
+        text = render(tokenizer, talk[:2])
+    special = special_pattern(tokenizer)
     found = {tokenizer.eos_token_id}
     for answer in answers:
         after = text.partition(answer)[2].lstrip()

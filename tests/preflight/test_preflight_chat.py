@@ -123,6 +123,36 @@ def test_a_template_without_a_form_for_tools_is_said_to_be_the_fault(judged):
     assert "a template other than tulu" in found.remedy
 
 
+def test_thinking_that_most_turns_lose_is_a_warning(judged, tmp_path):
+    (tmp_path / "plain.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}")
+
+    def thought(row):
+        return Conversation([row.messages[0], row.messages[1] | {"reasoning_content": "Hm."}], row.id, row.source, row.path)
+
+    talks = [*map(thought, rows(3)), *rows(9, start=10)]
+    (found,) = judged(talks, template=str(tmp_path / "plain.jinja"))
+    assert not found.dead
+    assert "leaves out the thinking of 3 of 3 last answers" in found.what
+    assert judged(talks, template="chatml") == []
+
+
+def test_a_template_without_a_place_for_calls_is_said_to_be_the_fault(judged, tmp_path):
+    (tmp_path / "plain.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}")
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    called = [
+        Conversation([row.messages[0], row.messages[1] | {"tool_calls": [call]}], row.id, "talk", row.path) for row in rows(3)
+    ]
+    (found,) = judged(called, template=str(tmp_path / "plain.jinja"))
+    assert "3 cannot be masked: the template leaves out tool calls" in found.what
+    assert "The template (plain.jinja) has no place for them; take one that has" in found.remedy
+
+
+def test_a_template_that_tells_no_end_is_refused(judged):
+    (found,) = judged(rows(3), unended="roles must alternate")
+    assert found.dead
+    assert "roles must alternate" in found.what
+
+
 def test_more_tokens_than_the_model_embeds_are_refused_unless_it_is_resized(judged, tokenizer):
     (found,) = judged(rows(3), embedded=len(tokenizer) - 1)
     assert found.what == f"the tokenizer has {len(tokenizer)} tokens and the model embeds {len(tokenizer) - 1}."
@@ -142,6 +172,32 @@ def test_held_out_conversations_that_are_trained_on_are_named_with_their_doubles
     )
     assert not first.dead
     assert first.what == "talk: 1 of 10 held-out conversations ask first what is trained on: heldout.jsonl:3 is talk.jsonl:9."
+
+
+def test_a_double_in_another_source_is_named_with_both(tokenizer, tmp_path):
+    own = copy.deepcopy(tokenizer)
+    set_template(own, "chatml")
+
+    def shards(source, train, heldout=None):
+        parts = {"train": train, "heldout": heldout}
+        for part, talks in parts.items():
+            if talks is not None:
+                talks = [Conversation(t.messages, t.id, source, f"{source}.jsonl:{n}") for n, t in enumerate(talks, 1)]
+                write_chat_shards(talks, own, tmp_path / source / part, ChatSettings("assistant", 256), source)
+        return Shards(source, tmp_path / source / "train", tmp_path / source / "heldout" if heldout is not None else None)
+
+    sources = [
+        shards("a", rows(4), rows(2, start=100) + rows(1, start=52)),
+        shards("empty", []),
+        shards("b", rows(5, start=50), rows(3, start=200) + rows(1, start=2, answer="Something else.")),
+    ]
+    found = findings(Chat([s for s in sources if s.source != "empty"], 0.05, "chatml", len(own)))
+    assert [(one.dead, one.what) for one in found] == [
+        (True, "a: 1 of 3 held-out conversations are trained on, word for word: a.jsonl:3 is b.jsonl:3 of b."),
+        (False, "b: 1 of 4 held-out conversations ask first what is trained on: b.jsonl:4 is a.jsonl:2 of a."),
+    ]
+    with_empty = findings(Chat(sources, 0.05, "chatml", len(own)))
+    assert {one.what for one in found} < {one.what for one in with_empty}
 
 
 def test_a_question_that_is_asked_on_both_sides_is_told_and_no_reason_to_stop(judged):

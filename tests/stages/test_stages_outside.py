@@ -105,7 +105,7 @@ def test_a_tokenizer_trained_beside_a_checkpoint_with_fewer_tokens_is_refused(re
 def test_a_template_of_its_own_or_one_that_the_vocabulary_can_close(tokenizer):
     import copy
 
-    from llmctl.tokens.masks import encode_conversation
+    from llmctl.tokens.masks import encode_talk
     from llmctl.tokens.named_templates import CHATML, TULU
     from llmctl.tokens.template import end_of_turn_ids, ensure_template
 
@@ -116,7 +116,8 @@ def test_a_template_of_its_own_or_one_that_the_vocabulary_can_close(tokenizer):
     assert ensure_template(own)
     assert own.chat_template == CHATML
     own.chat_template = TULU  # what a vocabulary without ChatML's markers gets
-    ids, mask = encode_conversation(own, talk)
+    encoded = encode_talk(own, talk)
+    ids, mask = encoded.ids, encoded.mask
     assert end_of_turn_ids(own) == [own.eos_token_id]
     closing = [token for token, kind in zip(ids, mask, strict=True) if kind == 1]
     assert closing == [own.eos_token_id]

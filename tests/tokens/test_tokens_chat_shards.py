@@ -9,7 +9,7 @@ from llmctl import events
 from llmctl.corpus.documents import Conversation
 from llmctl.errors import UserError
 from llmctl.tokens.chat_shards import ChatSettings, read_hashes, read_report, write_chat_shards
-from llmctl.tokens.masks import encode_conversation
+from llmctl.tokens.masks import encode_talk
 from llmctl.tokens.shards import TokenShards
 from llmctl.tokens.template import set_template
 
@@ -44,13 +44,13 @@ def own(request, tokenizer):
 def test_shards_hold_the_tokens_and_masks_and_the_report_counts_them(own, tmp_path):
     talks = [talk(1, QUESTION, ANSWER), talk(2, QUESTION, ANSWER, "And then?", "Nothing.")]
     report, shards, mask_there, said = written(talks, own, tmp_path)
-    encoded = [encode_conversation(own, t.messages) for t in talks]
-    assert shards.stream[:].tolist() == [token for ids, _ in encoded for token in ids]
-    assert (mask_there == np.concatenate([mask for _, mask in encoded])).all()
+    encoded = [encode_talk(own, t.messages) for t in talks]
+    assert shards.stream[:].tolist() == [token for one in encoded for token in one.ids]
+    assert (mask_there == np.concatenate([one.mask for one in encoded])).all()
     assert shards.names({0, 1}) == {0: ("c1", "talk.jsonl:1"), 1: ("c2", "talk.jsonl:2")}
     assert (report.conversations, report.kept, report.turns, report.closing, report.unclosed) == (2, 2, 3, 3, 0)
     assert report.tokens == shards.tokens
-    assert report.trained == sum(int((mask != 0).sum()) for _, mask in encoded)
+    assert report.trained == sum(int((one.mask != 0).sum()) for one in encoded)
     assert sum(report.closings.values()) == 3
     assert not said
     assert read_report(tmp_path / "out") == report
@@ -82,7 +82,8 @@ def test_every_row_that_is_left_out_is_named_with_its_reason(own, tmp_path):
 def test_a_conversation_that_is_too_long_keeps_its_whole_turns(own, tmp_path):
     long = talk(1, QUESTION, ANSWER, "And?", "Nothing.", "More!", ANSWER * 40)
     report, shards, mask_there, said = written([long], own, tmp_path)
-    ids, mask = encode_conversation(own, long.messages[:4])
+    encoded = encode_talk(own, long.messages[:4])
+    ids, mask = encoded.ids, encoded.mask
     assert shards.stream[:].tolist() == ids  # closed as a conversation of its own is
     assert (mask_there == mask).all()
     assert report.reasons["longer than a row, and cut after a whole turn"].places == ["talk.jsonl:1"]
@@ -95,7 +96,8 @@ def test_a_conversation_that_is_too_long_keeps_its_whole_turns(own, tmp_path):
 def test_the_last_turn_that_fits_is_the_last_turn(own, tmp_path):
     long = talk(1, QUESTION, ANSWER, "And?", "Nothing.", "More!", ANSWER * 40)
     _, shards, mask_there, _ = written([long], own, tmp_path, ChatSettings("last_turn", ROW))
-    ids, mask = encode_conversation(own, long.messages[:4], "last_turn")
+    encoded = encode_talk(own, long.messages[:4], "last_turn")
+    ids, mask = encoded.ids, encoded.mask
     assert shards.stream[:].tolist() == ids
     assert (mask_there == mask).all()
 
@@ -103,7 +105,8 @@ def test_the_last_turn_that_fits_is_the_last_turn(own, tmp_path):
 def test_truncation_cuts_an_answer_and_says_so(own, tmp_path):
     long, beyond = talk(1, QUESTION, ANSWER * 40), talk(2, QUESTION * 40, ANSWER)
     report, shards, mask_there, said = written([long, beyond], own, tmp_path, ChatSettings("assistant", ROW, "truncate"))
-    ids, mask = encode_conversation(own, long.messages)
+    encoded = encode_talk(own, long.messages)
+    ids, mask = encoded.ids, encoded.mask
     assert shards.stream[:].tolist() == ids[:ROW]
     assert (mask_there == mask[:ROW]).all()
     assert report.closing == 0

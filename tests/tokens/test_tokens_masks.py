@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llmctl.corpus.documents import Conversation
 from llmctl.errors import UserError
-from llmctl.tokens.masks import CLOSING, CONTENT, Encoded, encode_conversation, encode_talk, encode_talks
+from llmctl.tokens.masks import CLOSING, CONTENT, Encoded, encode_talk, encode_talks
 from llmctl.tokens.named_templates import NAMED
 from llmctl.tokens.spans import Unmaskable
 from llmctl.tokens.template import end_of_turn_ids, special_tokens
@@ -118,7 +118,7 @@ def test_a_last_turn_that_is_closed_differently(tokenizer):
 )
 def test_a_template_of_which_spans_cannot_be_told_is_refused(tokenizer, template, message):
     with pytest.raises(UserError, match=message):
-        encode_conversation(with_template(tokenizer, template), TALK)
+        encode_talk(with_template(tokenizer, template), TALK)
 
 
 def test_a_turn_that_no_special_token_closes_is_open(tokenizer):
@@ -221,7 +221,7 @@ def test_a_tokenizer_is_left_as_it_was(tokenizer):
     own = copy.deepcopy(tokenizer)
     own.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     before = own.backend_tokenizer.to_str()
-    encode_conversation(own, TALK)
+    encode_talk(own, TALK)
     assert own.backend_tokenizer.to_str() == before
 
 

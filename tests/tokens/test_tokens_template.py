@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from llmctl.errors import UserError
 from llmctl.tokens.encoder import Encoder
-from llmctl.tokens.masks import encode_conversation
-from llmctl.tokens.template import end_of_turn_ids
+from llmctl.tokens.masks import encode_talk
+from llmctl.tokens.template import Refused, end_of_turn_ids
 from llmctl.tokens.tokenizer import SPECIAL_TOKENS, compression, load_tokenizer, parts_of, train_tokenizer
 
 MESSAGES = [
@@ -26,14 +26,16 @@ def decoded(tokenizer, ids, mask, value):
 
 
 def test_loss_is_on_every_answer_and_its_closing_token_alone(tokenizer):
-    ids, mask = encode_conversation(tokenizer, MESSAGES)
+    encoded = encode_talk(tokenizer, MESSAGES)
+    ids, mask = encoded.ids, encoded.mask
     assert decoded(tokenizer, ids, mask, 2) == "Stochastic gradient descent.SGD with moments."
     assert decoded(tokenizer, ids, mask, 1) == "<|im_end|><|im_end|>"
     assert "SGD?" in decoded(tokenizer, ids, mask, 0)
 
 
 def test_last_turn_alone_on_demand(tokenizer):
-    ids, mask = encode_conversation(tokenizer, MESSAGES, "last_turn")
+    encoded = encode_talk(tokenizer, MESSAGES, "last_turn")
+    ids, mask = encoded.ids, encoded.mask
     assert decoded(tokenizer, ids, mask, 2) == "SGD with moments."
 
 
@@ -54,7 +56,7 @@ def test_a_template_of_a_stranger_stays_in_its_sandbox(tokenizer, tmp_path, temp
     hostile = copy.copy(tokenizer)
     hostile.chat_template = template.replace("MARKER", str(tmp_path / "marker"))
     with pytest.raises(UserError, match="tries to reach Python itself and was stopped: "):
-        encode_conversation(hostile, MESSAGES)
+        encode_talk(hostile, MESSAGES)
     assert not (tmp_path / "marker").exists()
 
 
@@ -74,11 +76,25 @@ def test_what_a_template_cannot_write_is_said(tokenizer, template, message):
     broken = copy.copy(tokenizer)
     broken.chat_template = template
     with pytest.raises(UserError, match=f"cannot write this conversation .*{message}"):
-        encode_conversation(broken, MESSAGES)
+        encode_talk(broken, MESSAGES)
 
 
 def test_generation_stops_at_the_end_of_a_turn_and_of_text(tokenizer):
     assert tokenizer.convert_ids_to_tokens(end_of_turn_ids(tokenizer)) == ["<|endoftext|>", "<|im_end|>"]
+
+
+def test_a_template_of_one_question_and_one_answer_tells_its_end(tokenizer):
+    import copy
+
+    own = copy.copy(tokenizer)
+    own.chat_template = (
+        "{% if messages | length > 2 %}{{ raise_exception('one question, please') }}{% endif %}"
+        "{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}<|im_end|>{% endif %}"
+    )
+    assert own.convert_ids_to_tokens(end_of_turn_ids(own)) == ["<|endoftext|>", "<|im_end|>"]
+    own.chat_template = "{{ raise_exception('nothing at all') }}"
+    with pytest.raises(Refused, match="nothing at all"):
+        end_of_turn_ids(own)
 
 
 @settings(max_examples=60, deadline=None)
