@@ -27,12 +27,11 @@ class Asked:
     """The answer as the template writes it, with thinking and tool calls."""
 
 
-def answer_loss(model: Any, tokenizer: Any, conversations: list[Any]) -> float:
-    """Mean loss (nats per token) on the words of the answers: prompts, template and closing tokens are left out, and
-    conversations that cannot be masked or are longer than the model's context."""
-    limit = model.config.max_position_embeddings
+def answer_loss(model: Any, tokenizer: Any, conversations: list[Any], longest: int) -> float:
+    """Mean loss (nats per token) on the words of the answers: prompts, template and closing tokens are left out, and what
+    comes after the first `longest` tokens of a conversation, and conversations that cannot be masked."""
     talks = [talk for talk in encode_talks(tokenizer, conversations) if isinstance(talk, Encoded)]
-    encoded = [(talk.ids, talk.mask) for talk in talks if len(talk.ids) <= limit]
+    encoded = [(talk.ids[:longest], talk.mask[:longest]) for talk in talks]
     nats, count = 0.0, 0
     for start in range(0, len(encoded), MESSAGES_AT_A_TIME):
         part = encoded[start : start + MESSAGES_AT_A_TIME]

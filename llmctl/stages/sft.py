@@ -47,16 +47,17 @@ def report(stage: Stage) -> dict[str, float]:
 
     tokenizer, table = tokenizer_of(stage), stage.recipe.eval
     conversations = sample_conversations(stage.corpus, list(stage.table.mix), 3 * table.generations, stage.recipe.seed)
-    places = [load_config(str(folder)).get_text_config().max_position_embeddings for folder in (stage.parent_model, stage.model)]
-    room = min(table.answer_tokens, min(places) // 2)
-    asked = to_ask(tokenizer, conversations, min(places) - room)[: table.generations]
+    configs = [load_config(str(folder)).get_text_config() for folder in (stage.parent_model, stage.model)]
+    context = min(config.max_position_embeddings for config in configs)
+    room = min(table.answer_tokens, context // 2)
+    asked = to_ask(tokenizer, conversations, context - room)[: table.generations]
     if not asked:
-        events.warn(f"{stage.name}: no held-out question fits the model's context of {min(places):,} tokens beside an answer")
+        events.warn(f"{stage.name}: no held-out question fits the model's context of {context:,} tokens beside an answer")
     measured, written = {}, {}
     for name, folder in (("before", stage.parent_model), ("after", stage.model)):
         assert folder is not None
         with opened(folder, lambda model: resize_embeddings(model, len(tokenizer))) as model:
-            loss = answer_loss(model, tokenizer, conversations)
+            loss = answer_loss(model, tokenizer, conversations, context)
             written[name] = answers(model, tokenizer, asked, room)
         measured[name] = {LOSS: loss} | shares(written[name], asked)
     write_answers(stage, asked, written["before"], written["after"])

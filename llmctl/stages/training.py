@@ -109,7 +109,7 @@ class Stage:
             return self.plain_shards(source)
         from llmctl.stages.tokens import tokenise
 
-        return tokenise(self.corpus, source, str(self.tokenizer), self.folder / "data" / source, infilling)
+        return tokenise(self.corpus, source, str(self.tokenizer), self.folder / "data" / "train" / source, infilling)
 
 
 def specialty(kind: str) -> Specialty:
