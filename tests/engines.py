@@ -5,6 +5,7 @@ Functions that two ranks run (`two_ranks.run`) are found by name, and therefore 
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from llmctl.model.build import ModelShape, build_model
 from llmctl.model.embeddings import resize_embeddings
 from llmctl.model.lora import AdapterSettings, add_adapter
+from llmctl.model.lora_linear import quicken
 from llmctl.recipe.schema import PretrainTable
 from llmctl.tokens.batch import collate
 from llmctl.tokens.rows import IGNORED, Row
@@ -20,7 +22,7 @@ from llmctl.train.deepspeed_engine import DeepSpeedEngine
 from llmctl.train.engine import TorchEngine, settings_for_deepspeed
 from llmctl.train.objective import CausalObjective
 from llmctl.train.optimizer import build_optimizer
-from llmctl.train.prepare import prepare_for_training
+from llmctl.train.prepare import compiles, prepare_for_training
 from llmctl.train.sequence import sequence_group
 
 State = dict[str, dict[str, torch.Tensor]]
@@ -62,12 +64,25 @@ def frozen_below() -> torch.nn.Module:
     return model
 
 
-def adapted(shape: ModelShape = SHAPE, **settings: Any) -> torch.nn.Module:
+PLAIN = AdapterSettings(rank=4, alpha=8.0)
+ADAPTERS = {
+    "lora": PLAIN,
+    "lora with dropout": replace(PLAIN, dropout=0.5),
+    "dora": replace(PLAIN, dora=True),
+    "rslora": replace(PLAIN, rslora=True),
+    "pissa": replace(PLAIN, init="pissa"),
+    "lora and embeddings": replace(PLAIN, added_tokens=2),
+    "lora and tied embeddings": replace(PLAIN, added_tokens=2),
+}
+
+
+def adapted(name: str) -> torch.nn.Module:
     """As a job assembles it: with added tokens, the embedding has been given their rows."""
+    settings, shape = ADAPTERS[name], replace(SHAPE, tie_embeddings="tied" in name)
     model = build_model(shape, seed=3)
-    if settings.get("added_tokens"):
-        resize_embeddings(model, shape.vocab_size + settings["added_tokens"])
-    return add_adapter(model, AdapterSettings(rank=4, alpha=8.0, **settings), seed=1)
+    if settings.added_tokens:
+        resize_embeddings(model, shape.vocab_size + settings.added_tokens)
+    return add_adapter(model, settings, seed=1)
 
 
 MODELS = {
@@ -75,18 +90,15 @@ MODELS = {
     "grouped": lambda: build_model(replace(SHAPE, heads=4, head_size=4), seed=3),
     "tied": lambda: build_model(replace(SHAPE, tie_embeddings=True), seed=3),
     "frozen": frozen_below,
-    "lora": lambda: adapted(),
-    "dora": lambda: adapted(dora=True),
-    "rslora": lambda: adapted(rslora=True),
-    "pissa": lambda: adapted(init="pissa"),
-    "lora and embeddings": lambda: adapted(added_tokens=2),
-    "lora and tied embeddings": lambda: adapted(replace(SHAPE, tie_embeddings=True), added_tokens=2),
-}
+} | {name: partial(adapted, name) for name in ADAPTERS}
 
 
-def objective(options: PretrainTable, model: str = "plain") -> CausalObjective:
-    prepared = prepare_for_training(MODELS[model](), options)
-    bfloat16 = options.precision != "fp32"
+def objective(options: PretrainTable, model: str = "plain", quick: bool = False) -> CausalObjective:
+    """`quick`: with an adapter's layers as a job has them, and not as `peft` makes them."""
+    built, bfloat16 = MODELS[model](), options.precision != "fp32"
+    if quick and model in ADAPTERS:
+        quicken(built, ADAPTERS[model], options.zero_stage, bfloat16, compiles(options))
+    prepared = prepare_for_training(built, options)
     sequence = sequence_group(options, prepared) if options.sequence_parallel > 1 else None
     return CausalObjective(prepared, 1e-4, bfloat16 and options.zero_stage == 0, "cpu", sequence)
 
@@ -99,7 +111,7 @@ def torch_engine(options: PretrainTable, model: str = "plain") -> TorchEngine:
 def deepspeed_engine(
     options: PretrainTable, micro_batch: int, model: str = "plain", further: dict[str, Any] | None = None
 ) -> DeepSpeedEngine:
-    built = objective(options, model)
+    built = objective(options, model, quick=True)
     accumulation = ROWS * options.sequence_parallel // (micro_batch * torch.distributed.get_world_size())
     bfloat16, offload = options.precision != "fp32", options.offload_optimizer
     settings = settings_for_deepspeed(

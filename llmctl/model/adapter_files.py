@@ -10,7 +10,7 @@ from torch import nn
 
 from llmctl.errors import UserError
 from llmctl.model.embeddings import resize_embeddings
-from llmctl.model.load import causal_config, load_model
+from llmctl.model.load import causal_config
 from llmctl.recipe.strangers import ADAPTER, TO_SAFETENSORS
 from llmctl.runs.files import read_json
 
@@ -35,6 +35,13 @@ class AdapterFile:
     @property
     def has_tokenizer(self) -> bool:
         return (self.folder / TOKENIZER).is_file()
+
+    @property
+    def tokens(self) -> int:
+        """That its tokenizer has; 0 without one."""
+        from llmctl.tokens.tokenizer import load_tokenizer
+
+        return len(load_tokenizer(str(self.folder))) if self.has_tokenizer else 0
 
     @property
     def whole(self) -> list[str]:
@@ -103,12 +110,9 @@ def _wrong_recorded_base(adapter: AdapterFile, vocabulary: int) -> str | None:
 
 
 def _wrong_tokenizer(adapter: AdapterFile, model: Any) -> str | None:
-    rows = model.get_input_embeddings().weight.shape[0]
-    if not adapter.has_tokenizer or any(_is_embedding(name, model) for name in adapter.whole):
+    if any(_is_embedding(name, model) for name in adapter.whole):
         return None
-    from llmctl.tokens.tokenizer import load_tokenizer
-
-    tokens = len(load_tokenizer(str(adapter.folder)))
+    rows, tokens = model.get_input_embeddings().weight.shape[0], adapter.tokens
     return f"its tokenizer has {tokens:,} tokens, and the base embeds {rows:,}" if tokens > rows else None
 
 
@@ -144,7 +148,7 @@ def _wrong_whole(adapter: AdapterFile, name: str, layer: nn.Module, model: Any) 
         return None
     if has is None or has[1:] != shape[1:] or not _is_embedding(name, model):
         return f"{name} is {_told(shape)}, and of the base {'not there' if has is None else _told(has)}"
-    if shape[0] > has[0] and adapter.has_tokenizer:
+    if shape[0] >= adapter.tokens > has[0]:
         return None  # it brings rows for tokens that its own tokenizer has
     return f"its vocabulary is {shape[0]:,} ({name}), and the base's {has[0]:,}"
 
@@ -165,16 +169,6 @@ def _rank(adapter: AdapterFile) -> int | None:
 
 def _told(shape: tuple[int | None, ...]) -> str:
     return "[" + ", ".join("any" if size is None else f"{size:,}" for size in shape) + "]"
-
-
-def load_adapted(base: str, folders: list[Path]) -> Any:
-    """`base` in fp32 with the adapters of `folders` beside it.
-
-    Raises:
-        UserError: an adapter does not fit the base, or they cannot be added up.
-    """
-    adapters = [check_adapter(folder, base) for folder in folders]
-    return with_adapters(load_model(base), adapters, [1.0] * len(adapters))
 
 
 def with_adapters(model: Any, adapters: list[AdapterFile], weights: list[float]) -> Any:

@@ -141,7 +141,7 @@ def on_original(base: Any, settings: AdapterSettings, start: Tensors, trained: T
 
 def save_adapter(adapted: Any, folder: Path, tokenizer: Any | None = None) -> None:
     """The adapter in PEFT's own format: adapter_config.json and adapter_model.safetensors, with the embeddings if they are
-    trained; `tokenizer` beside it, where its base has not all of its tokens."""
+    trained; beside it `tokenizer`, whose chat template and tokens it was trained with."""
     embeddings = any(weight.requires_grad for weight in embedding_weights(adapted))
     with staged_folder(folder) as aside:
         adapted.save_pretrained(aside, save_embedding_layers=embeddings)
@@ -157,9 +157,3 @@ def save_adapter(adapted: Any, folder: Path, tokenizer: Any | None = None) -> No
 def merge(adapted: Any) -> Any:
     """The base model with what is active of adapters added into its weights, one after the other."""
     return adapted.merge_and_unload(adapter_names=adapted.active_adapters)
-
-
-@torch.no_grad()
-def largest_logit_difference(one: Any, other: Any, tokens: Tensor) -> float:
-    """Largest absolute difference between two models' logits on `tokens` [B, T]."""
-    return float((one.eval()(input_ids=tokens).logits - other.eval()(input_ids=tokens).logits).abs().max())

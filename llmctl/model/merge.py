@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llmctl import events
 from llmctl.errors import StageFailed, UserError
-from llmctl.model.adapter_files import check_adapter, check_sum, with_adapters
+from llmctl.model.adapter_files import AdapterFile, check_adapter, check_sum, with_adapters
 from llmctl.model.average import Weights
 from llmctl.model.load import load_config, load_model, save_model
 from llmctl.model.lora import merge
@@ -27,6 +27,9 @@ PROMPTS = (
 )
 """Text of several kinds, so that a fault in any part of the vocabulary's weights has a chance to show."""
 
+COMPARED = 64
+"""Positions of a prompt whose logits are held against each other, its last ones, which see all before them: 26 MB of a vocabulary
+of 100,000."""
 TOLERANCE = 1e-3  # fp32 rounding over the depth of the model; a wrong merge is off by orders of magnitude
 ROUNDINGS = 4
 """What a merge in 16 bits may be off, in largest differences that rounding makes to the base: they are maxima of chance."""
@@ -70,17 +73,19 @@ class Comparison:
             )
 
 
-def prompts_for(tokenizer: Any, further: tuple[str, ...] = ()) -> list[Tensor]:
-    """Token ids [1, T] of the prompts, and of `further` texts."""
-    found = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (*PROMPTS, *further))
+def prompts_for(tokenizer: Any) -> list[Tensor]:
+    """Token ids [1, T] of each prompt."""
+    found = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROMPTS)
     return [torch.tensor([ids]) for ids in found if ids]
 
 
 @torch.no_grad()
 def logits_of(model: Any, prompts: list[Tensor]) -> list[Tensor]:
-    """[1, T, V] fp32 of each prompt. A token that the model does not know becomes the last one that it does."""
+    """fp32 of each prompt [1, T], of its last positions: [1, min(T, COMPARED), V]. A token that the model does not know becomes
+    the last one that it does."""
     last = model.get_input_embeddings().weight.shape[0] - 1
-    return [model.eval()(input_ids=tokens.clamp(max=last)).logits.float() for tokens in prompts]
+    model.eval()
+    return [model(input_ids=tokens.clamp(max=last), logits_to_keep=COMPARED).logits.float() for tokens in prompts]
 
 
 def largest_difference(ones: list[Tensor], others: list[Tensor]) -> float:
@@ -125,6 +130,26 @@ def types_of(base: str, asked: str) -> tuple[str, dict[str, str]]:
     return Counter(kinds.values()).most_common(1)[0][0], kinds
 
 
+def tokenizer_for(base: str, adapters: list[AdapterFile]) -> Any:
+    """What text and chat templates the merged model is for: the tokenizer of the last adapter that has one, or else the base's.
+
+    Raises:
+        UserError: the adapters have tokenizers of different vocabularies.
+    """
+    own = [adapter.folder for adapter in adapters if adapter.has_tokenizer]
+    if not own:
+        return load_tokenizer(base)
+    tokenizer = load_tokenizer(str(own[-1]))
+    for folder in own[:-1]:
+        if load_tokenizer(str(folder)).get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"{folder} and {own[-1]} have tokenizers of different vocabularies; no model can read by both of them"
+            )
+    if len(adapters) > 1:
+        events.say(f"the tokenizer and its chat template are those of {own[-1]}")
+    return tokenizer
+
+
 def write_merged(
     base: str,
     adapters: list[Path],
@@ -144,7 +169,7 @@ def write_merged(
     kind, kinds = types_of(base, dtype)
     files = [check_adapter(folder, base) for folder in adapters]
     check_sum(files, weights)
-    tokenizer = load_tokenizer(str(next((file.folder for file in files if file.has_tokenizer), base)))
+    tokenizer = tokenizer_for(base, files)
     prompts = prompts_for(tokenizer)
     model = load_model(base)
     alone = logits_of(model, prompts)

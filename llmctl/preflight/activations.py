@@ -9,8 +9,10 @@ Q = heads x head size, K = key heads x head size, inner width F, and three ways 
 from dataclasses import dataclass
 
 from llmctl.model.attention import MOST_SCORES, SHORT
+from llmctl.model.lora_linear import holds_bfloat16
 from llmctl.preflight.decoder import Decoder
 from llmctl.preflight.plan import exchange_of_rows
+from llmctl.recipe.chat_schema import LoraTable
 from llmctl.recipe.schema import TrainTable
 
 
@@ -29,10 +31,22 @@ class Numbers:
 
 
 def numbers_of(table: TrainTable, multiplies_bfloat16: bool) -> Numbers:
-    """The formats of a stage: as `precision` says, autocast at ZeRO stage 0."""
+    """The formats of a stage: as `precision` says, autocast at ZeRO stage 0. There the residual stream is as the embedding is:
+    fp32, unless it is frozen and held in bf16."""
     if table.precision == "fp32" or (table.precision == "auto" and not multiplies_bfloat16):
         return Numbers(4, 4)
-    return Numbers(2, 4 if table.zero_stage == 0 else 2)
+    embedding_held = frozen_in_bfloat16(table, 2) and isinstance(table, LoraTable) and not table.add_tokens
+    return Numbers(2, 4 if table.zero_stage == 0 and not embedding_held else 2)
+
+
+def frozen_in_bfloat16(table: TrainTable, product_size: int) -> bool:
+    """Whether frozen weights are held in bf16 beside trained ones in fp32."""
+    return isinstance(table, LoraTable) and holds_bfloat16(table.dora, table.quantize, table.zero_stage, product_size == 2)
+
+
+def is_packed(table: TrainTable) -> bool:
+    """Whether the frozen matrices of the blocks are in 4 bits."""
+    return isinstance(table, LoraTable) and table.quantize != "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +106,8 @@ def block_bytes(decoder: Decoder, window: int | None, table: TrainTable, load: L
     norms = (8 if decoder.blocks_trained else 4) * normed + 4 * (4 if decoder.query_key_norm else 2)
     # down(silu(gate) * up): gate, silu(gate), up and the product.
     inner = 0 if table.tiled_mlp else 4 * size * decoder.ffn_size
-    return load.tokens * (inputs + norms + inner) + attention_bytes(decoder, window, table, load, size, on_gpu)
+    adapter = size * decoder.adapter_ranks  # the product with A, which the one with B has for its input
+    return load.tokens * (inputs + norms + inner + adapter) + attention_bytes(decoder, window, table, load, size, on_gpu)
 
 
 def attention_bytes(decoder: Decoder, window: int | None, table: TrainTable, load: Load, size: int, on_gpu: bool) -> int:
@@ -147,6 +162,9 @@ def copied_weights(decoder: Decoder, table: TrainTable, numbers: Numbers) -> int
 
 
 def kept_matrices(decoder: Decoder, table: TrainTable) -> int:
-    """Weights of the matrices in blocks that are not computed again."""
-    blocks = len(decoder.windows)
-    return decoder.block_matrices // blocks * sum(not recomputed(table, number) for number in range(blocks))
+    """Weights of the matrices in blocks that are not computed again, of which autocast keeps copies: beside packed weights the
+    adapter's alone, and none beside those that are held in bf16."""
+    if frozen_in_bfloat16(table, 2):
+        return 0
+    blocks, matrices = len(decoder.windows), decoder.muon_matrices if is_packed(table) else decoder.block_matrices
+    return matrices // blocks * sum(not recomputed(table, number) for number in range(blocks))

@@ -33,6 +33,8 @@ class Decoder:
     head_trained: bool
     blocks_trained: bool
     """Whether the blocks' own weights are; below an adapter they are not."""
+    adapter_ranks: int = 0
+    """Ranks of the adapters of all layers of a block, added up; of blocks that differ, on average."""
 
     @property
     def query_size(self) -> int:
@@ -82,4 +84,5 @@ def decoder_of(model: Any) -> Decoder:
         query_key_norm=any("q_norm" in name for name, _ in layers.named_parameters()),
         head_trained=head.requires_grad,
         blocks_trained=any(parameter.requires_grad and parameter.ndim == 1 for parameter in layers.parameters()),
+        adapter_ranks=-(-sum(p.shape[0] for name, p in layers.named_parameters() if ".lora_A." in name) // len(layers)),
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from llmctl.preflight.activations import is_packed
 from llmctl.preflight.decoder import Decoder
 from llmctl.preflight.memory import BUCKET, Machine, Memory, memory_of_step
 from llmctl.preflight.plan import exchange_of_rows
@@ -118,7 +119,7 @@ def possible(table: TrainTable, machine: Machine, micro_batch: int, kv_heads: in
     yield from recomputing(table, machine)
     if table.optimizer == "adamw":
         if machine.ranks > 1:
-            for stage in range(table.zero_stage + 1, 4):
+            for stage in range(table.zero_stage + 1, 3 if is_packed(table) else 4):  # 3 does not shard packed weights
                 yield {"zero_stage": stage}, f"shards {('optimizer states', 'gradients', 'weights')[stage - 1]} over the ranks"
         elif machine.on_gpu and table.zero_stage == 0 and machine.multiplies_bfloat16:
             yield {"zero_stage": 1}, "bf16 weights beside the masters"

@@ -14,6 +14,8 @@ from llmctl.preflight.activations import (
     Numbers,
     block_bytes,
     copied_weights,
+    frozen_in_bfloat16,
+    is_packed,
     numbers_of,
     offloaded_bytes,
     recomputed,
@@ -24,6 +26,8 @@ from llmctl.recipe.schema import TrainTable
 
 BUCKET = 500_000_000  # DeepSpeed's reduce_bucket_size, in numbers
 LIVE = 1_000_000_000  # its stage3_max_live_parameters
+PACKED = 0.55
+"""Bytes of a weight in NF4, taken on the high side: half of one, and for each 64 weights a scale in 8 bits, make 0.516."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +65,26 @@ class States:
 
 
 def states(
-    table: TrainTable, parameters: int, trained: int, ranks: int, product_size: int, muon_matrices: int | None = None
+    table: TrainTable,
+    parameters: int,
+    trained: int,
+    ranks: int,
+    product_size: int,
+    muon_matrices: int | None = None,
+    packed: int = 0,
 ) -> States:
-    """States of a model of `parameters` weights, of them `trained`. At stage 0 weights are fp32 and their own masters; at 1 to 3
-    they have `product_size` bytes, and fp32 masters and moments are shared by the ranks. Gradients are fp32; stage 2 shares
-    them, too, stage 3 weights. AdamW has two moments, Muon one of its matrices (of all that is trained, if not said)."""
+    """States of a model of `parameters` weights, of them `trained`, and `packed` in 4 bits. At stage 0 weights are fp32 and their
+    own masters, and frozen ones may be held in bf16; at 1 to 3 they have `product_size` bytes, and fp32 masters and moments are
+    shared by the ranks. Gradients are fp32; stage 2 shares them, too, stage 3 weights. AdamW has two moments, Muon one of its
+    matrices (of all that is trained, if not said)."""
     stage = table.zero_stage
     by_muon = (trained if muon_matrices is None else muon_matrices) if table.optimizer == "muon" else 0
     moments = 8 * trained - 4 * by_muon + (4 * trained if table.ema_decay is not None else 0)
+    plain = parameters - packed
     if stage == 0:
-        return States(4 * parameters, 4 * trained, moments)
-    weights = product_size * parameters / (ranks if stage == 3 else 1)
+        frozen = 2 if frozen_in_bfloat16(table, product_size) else 4
+        return States(4 * trained + frozen * (plain - trained) + PACKED * packed, 4 * trained, moments)
+    weights = (product_size * plain + PACKED * packed) / (ranks if stage == 3 else 1)
     gradients = 4 * trained / (ranks if stage >= 2 else 1)
     optimizer = (4 * trained + moments) / ranks
     if not table.offload_optimizer:
@@ -105,7 +118,7 @@ class Memory:
     update: float
     """The optimizer at work, when activations are gone."""
     set_up: float
-    """The whole fp32 model, on every rank before ZeRO shares it."""
+    """The whole model, on every rank before ZeRO shares it: fp32, but for what is packed or held in bf16."""
     host: float
     """In the host's memory, for a rank on a GPU."""
 
@@ -120,8 +133,12 @@ def memory_of_step(decoder: Decoder, table: TrainTable, micro_batch: int, machin
     """Memory of a step in micro-batches of `micro_batch` rows; `bucket`: DeepSpeed's reduce_bucket_size."""
     numbers = numbers_of(table, machine.multiplies_bfloat16)
     load = Load(micro_batch, table.seq_len, table.sequence_parallel)
-    found = states(table, decoder.parameters, decoder.trained, machine.ranks, numbers.product, decoder.muon_matrices)
-    whole = 4 * decoder.parameters
+    packed = decoder.block_matrices - decoder.muon_matrices if is_packed(table) else 0
+    found = states(table, decoder.parameters, decoder.trained, machine.ranks, numbers.product, decoder.muon_matrices, packed)
+    whole = 4 * decoder.parameters  # as it is read
+    ready = PACKED * packed + 4 * (decoder.parameters - packed)  # as it comes onto a GPU
+    if frozen_in_bfloat16(table, numbers.product):
+        ready -= 2 * (decoder.parameters - decoder.trained)
     return Memory(
         weights=found.weights + copied_weights(decoder, table, numbers),
         gradients=found.gradients,
@@ -131,7 +148,7 @@ def memory_of_step(decoder: Decoder, table: TrainTable, micro_batch: int, machin
         head=head_bytes(decoder, load, numbers, machine.on_gpu),
         block=working_block(decoder, table, load, numbers, machine.on_gpu),
         update=update_bytes(decoder, table, machine, bucket),
-        set_up=whole,
+        set_up=ready if machine.on_gpu else whole,
         # A rank reads the model in the host's memory, and the engine copies the masters from there.
         host=max(whole + 4 * decoder.trained, found.on_host + offloaded_bytes(decoder, table, load, numbers))
         if machine.on_gpu

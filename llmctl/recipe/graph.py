@@ -14,6 +14,17 @@ def parents_of(stage: StageTable, recipe: Recipe) -> list[str]:
     return [name for name in named if name is not None and name in recipe.stages]
 
 
+def line_of(recipe: Recipe, table: StageTable) -> list[StageTable]:
+    """The stage, its parent, and so on to the one whose weights are new or from outside; of an average, the first. A circle ends
+    where it closes, and is told elsewhere."""
+    line = [table]
+    while True:
+        parent = line[-1].of[0] if isinstance(line[-1], AverageTable) else line[-1].from_
+        if parent not in recipe.stages or parent in [stage.name for stage in line]:
+            return line
+        line.append(recipe.stages[parent])
+
+
 def has_new_weights(stage: StageTable, recipe: Recipe) -> bool:
     """Whether a stage's weights go back to a model that the recipe makes, and not to one from outside."""
     seen: set[str] = set()

@@ -8,7 +8,7 @@ from llmctl.recipe.schema import AverageTable, Recipe
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 
-VERSION = 2  # 2: sums in fp64
+VERSION = 3  # 2: sums in fp64; 3: the first one's tokenizer
 
 
 def node(recipe: Recipe, table: AverageTable) -> Node:
@@ -23,7 +23,7 @@ def work(context: Context, table: AverageTable) -> Outcome:
     from llmctl.tokens.tokenizer import load_tokenizer
 
     folders = [context.parents[n].folder / "model" if n in context.parents else local_folder(n) for n in table.of]
-    tokenizer = load_tokenizer(str(context.parents["tokenizer"].folder / "tokenizer"))
+    tokenizer = load_tokenizer(str(folders[0]))  # with the tokens and the template that it was tuned with
     write_average(folders, table.weights or [1.0] * len(folders), tokenizer, context.artifact.folder / "model")
     events.say(f"{table.name}: mean of {len(folders)} checkpoints")
     return Outcome(["model"])

@@ -14,11 +14,11 @@ import numpy as np
 
 from llmctl.errors import Interrupted, UserError
 from llmctl.preflight.plan import check_shared
-from llmctl.recipe.chat_schema import LoraTable
-from llmctl.recipe.graph import training_stage
+from llmctl.recipe.chat_schema import ChatTable, LoraTable
+from llmctl.recipe.graph import line_of, training_stage
 from llmctl.recipe.load import load_recipe
 from llmctl.recipe.presets import resolve_model
-from llmctl.recipe.schema import AverageTable, LongContextTable, Recipe, StageTable, TrainTable
+from llmctl.recipe.schema import AverageTable, LongContextTable, Recipe, TrainTable
 from llmctl.runs.files import read_json
 from llmctl.stages.context import scaling_from
 from llmctl.stages.lora import adapter_of
@@ -74,7 +74,7 @@ def job_of_random_rows(recipe: Recipe, table: TrainTable, steps: int, ranks: int
     steps += WARM_UP + IN_PARTS
     assert table.batch_tokens is not None
     tokens = max(FEWEST_ROWS * table.seq_len, min(steps * table.batch_tokens, MOST_TOKENS))
-    lengths = write_random_shards(folder / "shards", start.pop("vocabulary"), tokens, table.seq_len)
+    lengths = write_random_shards(folder / "shards", start["vocabulary"], tokens, table.seq_len)
     return TrainJob(
         folder=str(folder),
         stage=table.name,
@@ -82,7 +82,7 @@ def job_of_random_rows(recipe: Recipe, table: TrainTable, steps: int, ranks: int
         table=table.model_dump(mode="json", by_alias=True) | {"max_repetition": NO_LIMIT},
         tokenizer="",  # no text becomes ids, and no model is left
         parts=parts_of(table, folder / "shards", lengths),
-        lora=adapter_of(table) if isinstance(table, LoraTable) else None,
+        lora=adapter_of(table, new_tokens(recipe, table)) if isinstance(table, LoraTable) else None,
         seed=recipe.seed if table.seed is None else table.seed,
         deepspeed=recipe.deepspeed,
         **start,
@@ -127,8 +127,8 @@ def write_random_shards(folder: Path, vocabulary: int, tokens: int, longest: int
 
 
 def starting_shape(recipe: Recipe, table: TrainTable) -> dict[str, Any]:
-    """Fields of the `TrainJob` that say what a stage starts from (`shape` or `shape_of`, and `rope`), and `vocabulary`: how many
-    tokens are embedded.
+    """Fields of the `TrainJob` that say what a stage starts from: `shape` or `shape_of`, `rope`, and `vocabulary`, the tokens
+    that are embedded. Those that stages add are all taken for new: which are, the tokenizer alone can tell.
 
     Raises:
         UserError: it cannot be told on this machine.
@@ -136,30 +136,34 @@ def starting_shape(recipe: Recipe, table: TrainTable) -> dict[str, Any]:
     line = line_of(recipe, table)
     outside = line[-1].from_ if not isinstance(line[-1], AverageTable) else line[-1].of[0]
     start: dict[str, Any] = {}
+    added = len(added_tokens(recipe, table))
     if outside is not None:
         config = config_of(outside)
         length = getattr(config, "max_position_embeddings", table.seq_len)
-        start = {"shape_of": outside, "vocabulary": config.vocab_size}
+        start = {"shape_of": outside, "vocabulary": config.vocab_size + added}
     else:
         length = getattr(line[-1], "seq_len", table.seq_len)
     extended = [stage.seq_len for stage in line[1:] if isinstance(stage, LongContextTable)]
     length = max([length, *extended])
     if outside is None:
-        shape = model_shape(recipe, vocabulary_of(recipe), length)
-        start = {"shape": shape, "vocabulary": shape["vocab_size"]}
+        tokens = vocabulary_of(recipe)
+        shape = model_shape(recipe, tokens, length)
+        start = {"shape": shape, "vocabulary": max(shape["vocab_size"], (tokens or shape["vocab_size"]) + added)}
     if isinstance(table, LongContextTable):
         start["rope"] = asdict(scaling_from(table, length))
     return start
 
 
-def line_of(recipe: Recipe, table: StageTable) -> list[StageTable]:
-    """The stage, its parent, and so on to the one whose weights are new or from outside; of an average, the first."""
-    line = [table]
-    while True:
-        parent = line[-1].of[0] if isinstance(line[-1], AverageTable) else line[-1].from_
-        if parent not in recipe.stages:
-            return line
-        line.append(recipe.stages[parent])
+def added_tokens(recipe: Recipe, table: TrainTable) -> list[str]:
+    """Tokens that the stage and those that it comes from add, each once."""
+    asked = [stage.add_tokens for stage in line_of(recipe, table) if isinstance(stage, ChatTable)]
+    return list(dict.fromkeys(token for tokens in reversed(asked) for token in tokens))
+
+
+def new_tokens(recipe: Recipe, table: LoraTable) -> int:
+    """Tokens that the stage adds to what its parent knows."""
+    before = (stage.add_tokens for stage in line_of(recipe, table)[1:] if isinstance(stage, ChatTable))
+    return len(set(table.add_tokens).difference(*before))
 
 
 def config_of(place: str) -> Any:

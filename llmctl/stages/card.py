@@ -1,6 +1,7 @@
 """README.md of an exported model: what it is made of, what it scored, how it is asked. A model card of the hub."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,22 @@ def base_models(made_of: list[Artifact]) -> list[str]:
         stage = artifact.manifest["recipe"].get("stage") or {}
         starts = [stage.get("from"), *(stage.get("of") or [])]
         found += [start for start in starts if start is not None and start not in artifact.manifest["parents"]]
-    return list(dict.fromkeys(base if looks_like_hub_name(base) else Path(base).name for base in found))
+        named = [row["checkpoint"] for row in checkpoints(artifact.manifest["recipe"])]
+        found += [name for name in named if Path(name).is_absolute()]  # others are artifacts
+    return list(dict.fromkeys(map(shown, found)))
+
+
+def checkpoints(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of `llmctl merge` the base, of `llmctl average` all."""
+    return [*([recipe["base"]] if "base" in recipe else []), *recipe.get("checkpoints", [])]
+
+
+def shown(name: str) -> str:
+    """The hub's name of a model, also of one in the hub's cache; of other paths the last part."""
+    cached = re.search(r"/models--([^/]+)--([^/]+)/snapshots/[^/]+$", name)
+    if cached:
+        return f"{cached[1]}/{cached[2]}"
+    return name if looks_like_hub_name(name) else Path(name).name
 
 
 def front_matter(config: Any, files: dict[str, str], bases: list[str]) -> str:
@@ -101,8 +117,9 @@ def facts(artifact: Artifact) -> Iterator[str]:
     yield from (text.format(stage[key]) for key, text in named.items() if stage.get(key))
     if stage.get("optimizer"):
         yield str(stage["optimizer"])
-    for row in recipe.get("checkpoints", []):
-        yield f"{row['weight']:.4g} x {Path(row['checkpoint']).name}"
+    for row in checkpoints(recipe) + recipe.get("adapters", []):
+        share, name = f"{row['weight']:.4g} x " if "weight" in row else "", row.get("adapter") or row["checkpoint"]
+        yield share + (shown(name) if Path(name).is_absolute() else name)
     if manifest["seconds"] >= 1:
         yield f"{manifest['seconds']:,.0f} s"
 

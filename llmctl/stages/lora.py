@@ -6,6 +6,7 @@ adapter on its base and of the merged model.
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 from llmctl import events
@@ -41,13 +42,10 @@ def _compare_merged(stage: Stage) -> dict[str, float]:
     from llmctl.model.adapter_files import read_adapter
     from llmctl.model.average import Weights
     from llmctl.model.merge import compare, prompts_for
-    from llmctl.stages.heldout import sample_conversations
-    from llmctl.tokens.template import render
 
     assert isinstance(stage.table, LoraTable)
     tokenizer, adapter = tokenizer_of(stage), stage.folder / "adapter"
-    (conversation, *_) = sample_conversations(stage.corpus, list(stage.table.mix), 1, stage.recipe.seed)
-    prompts = prompts_for(tokenizer, (render(tokenizer, conversation.messages),))
+    prompts = prompts_for(tokenizer) + [beginning(stage.folder / "data" / source) for source in stage.table.mix]
     found = compare(str(stage.parent_model), adapter, stage.model, prompts)
     weights = Weights(stage.model)
     trained = trained_weights(read_adapter(adapter), stage.table.rank, weights.names)
@@ -59,6 +57,16 @@ def _compare_merged(stage: Stage) -> dict[str, float]:
             f"(at most {found.allowed:.0e} expected); use {adapter} instead of the merged weights"
         )
     return {"trained_share": trained / total, "largest_logit_difference": found.off}
+
+
+def beginning(shards: Path) -> Any:
+    """Token ids [1, T] of the first conversation, at most 512, as they were trained on."""
+    import torch
+
+    from llmctl.tokens.shards import TokenShards
+
+    opened = TokenShards(shards)
+    return torch.from_numpy(opened.stream[0 : min(int(opened.offsets[1]), 512)].astype("int64"))[None]
 
 
 def trained_weights(adapter: Any, rank: int, whole: list[str]) -> int:

@@ -36,7 +36,8 @@ class Merge:
             {"adapter": adapter.name, "sha256": adapter.fingerprint(), "weight": weight}
             for adapter, weight in zip(self.adapters, self.weights, strict=True)
         ]
-        return {"base": {"checkpoint": self.base.name, "sha256": self.base.fingerprint()}, "adapters": rows, "dtype": self.dtype}
+        base = {"checkpoint": self.base.name, "sha256": self.base.fingerprint()}
+        return {"base": base, "adapters": rows, "dtype": self.dtype, "tolerance": self.tolerance}
 
     def write(self, out: Path, record: bool = False) -> dict[str, float]:
         """Write the merged model to `out`, with a record of its origin if asked to; returns what was measured."""

@@ -9,11 +9,11 @@ from llmctl.errors import UserError
 from llmctl.preflight.gpus import WITHOUT_BFLOAT16, gpu_memory
 from llmctl.preflight.plan import check_shared
 from llmctl.recipe.chat_schema import LoraTable
-from llmctl.recipe.graph import stage_order
+from llmctl.recipe.graph import line_of, stage_order
 from llmctl.recipe.load import load_recipe
 from llmctl.recipe.presets import VOCABULARY, resolve_model
 from llmctl.recipe.schema import LongContextTable, Recipe, TrainTable
-from llmctl.stages.bench import UNKNOWN_BUDGET, config_of, line_of, starting_shape
+from llmctl.stages.bench import UNKNOWN_BUDGET, config_of, new_tokens, starting_shape
 from llmctl.stages.lora import adapter_of
 from llmctl.stages.training import by_ladder
 
@@ -142,7 +142,8 @@ def needs_of(recipe: Recipe, table: TrainTable, machine: Any, decoders: dict[Any
     table = by_ladder(table, start.get("shape"), start.get("shape_of"), table.tokens or UNKNOWN_BUDGET)
     check_shared(table, machine.ranks)
     bucket = int(recipe.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size", BUCKET))
-    task = Task(decoder_at(start, table, decoders), table, machine, bucket)
+    adapter = adapter_of(table, new_tokens(recipe, table)) if isinstance(table, LoraTable) else None
+    task = Task(decoder_at(start, adapter, decoders), table, machine, bucket)
     micro_batch = task.micro_batch
     memory, fits = task.memory(micro_batch), task.fits(micro_batch)
     steps = None if table.tokens is None else max(1, table.steps.within_tokens(table.tokens))
@@ -170,16 +171,17 @@ def needs_of(recipe: Recipe, table: TrainTable, machine: Any, decoders: dict[Any
     )
 
 
-def decoder_at(start: dict[str, Any], table: TrainTable, known: dict[Any, Any]) -> Any:
-    """The `Decoder` of the model that a stage trains, without weights; stages of one shape share it."""
+def decoder_at(start: dict[str, Any], adapter: dict[str, Any] | None, known: dict[Any, Any]) -> Any:
+    """The `Decoder` of the model that a stage trains, without weights; stages of one shape share it. `adapter`: the fields of an
+    `AdapterSettings`."""
     shape = {key: value for key, value in (start.get("shape") or {}).items() if key != "max_length"}
-    adapter = adapter_of(table) if isinstance(table, LoraTable) else None
-    key = repr((shape, start.get("shape_of"), adapter))
+    key = repr((shape, start.get("shape_of"), start["vocabulary"], adapter))
     if key not in known:
         import torch
         from transformers import AutoModelForCausalLM
 
         from llmctl.model.build import ModelShape, build_model
+        from llmctl.model.embeddings import resize_embeddings
         from llmctl.model.load import causal_config, quieten
         from llmctl.model.lora import AdapterSettings, add_adapter
         from llmctl.preflight.decoder import decoder_of
@@ -190,6 +192,7 @@ def decoder_at(start: dict[str, Any], table: TrainTable, known: dict[Any, Any]) 
                 model = build_model(ModelShape(**start["shape"]), seed=1, device="meta")
             else:
                 model = AutoModelForCausalLM.from_config(causal_config(start["shape_of"]))
+            resize_embeddings(model, start["vocabulary"])
             if adapter is not None:
                 model = add_adapter(model, AdapterSettings(**adapter), seed=1)
         known[key] = decoder_of(model)

@@ -15,7 +15,7 @@ from llmctl.model.build import ModelShape, build_model
 from llmctl.model.embeddings import resize_embeddings
 from llmctl.model.load import check_vocabulary, load_model, new_model, save_model
 from llmctl.model.lora import AdapterSettings, add_adapter, merge, on_original, save_adapter, trained_tensors
-from llmctl.model.lora_linear import hold_frozen_in_bfloat16, join_products
+from llmctl.model.lora_linear import quicken
 from llmctl.model.precision import multiplies_bfloat16
 from llmctl.model.quantized import quantize_linear_layers, require_nf4
 from llmctl.model.rope import RopeScaling, extend_context
@@ -137,11 +137,8 @@ def engine_for(job: TrainJob, model: nn.Module, rows: TrainingRows) -> tuple[Eng
     world_size = torch.distributed.get_world_size()
     bfloat16 = table.precision == "bf16" or (table.precision == "auto" and multiplies_bfloat16(device.type))
     sequence = sequence_group(table, model)
-    if job.lora is not None and not AdapterSettings(**job.lora).dora:  # whose norms are those of the weights in fp32
-        if bfloat16 and table.zero_stage == 0:
-            hold_frozen_in_bfloat16(model)
-        if table.zero_stage < 3 and not compiles(table):  # ZeRO 3 gathers a weight when its own module is called
-            join_products(model)
+    if job.lora is not None:
+        quicken(model, AdapterSettings(**job.lora), table.zero_stage, bfloat16, compiles(table))
     prepared = prepare_for_training(model.to(device), table)
     objective = CausalObjective(prepared, table.z_loss, bfloat16 and table.zero_stage == 0, device.type, sequence)
     micro_batch = table.micro_batch or choose_micro_batch(objective, rows, world_size, device)
@@ -247,6 +244,6 @@ def write_model(job: TrainJob, trainer: Path, folder: Path) -> None:
     tokenizer = load_tokenizer(job.tokenizer)
     if settings is not None:
         adapter = folder.with_name("adapter") if folder.name == "model" else folder.with_name(f"{folder.name}-adapter")
-        save_adapter(model, adapter, tokenizer if settings.added_tokens else None)
+        save_adapter(model, adapter, tokenizer)
         model = merge(model)
     save_model(model, tokenizer, folder)

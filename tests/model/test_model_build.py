@@ -1,14 +1,21 @@
 """New models, longer context, files, adapters."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from llmctl.errors import UserError
 from llmctl.model.build import ModelShape, build_model, count_parameters, layer_types
 from llmctl.model.load import load_model, save_model
-from llmctl.model.lora import AdapterSettings, add_adapter, largest_logit_difference, merge, save_adapter
+from llmctl.model.lora import AdapterSettings, add_adapter, merge, save_adapter
+from llmctl.model.merge import largest_difference, logits_of
 
 SHAPE = ModelShape(64, 4, 4, 4, 16, 128, 32, 512, 64)
+
+
+def difference(one: Any, other: Any, tokens: torch.Tensor) -> float:
+    return largest_difference(logits_of(one, [tokens]), logits_of(other, [tokens]))
 
 
 def test_layers_are_three_windows_to_one_full_and_the_last_is_full():
@@ -36,7 +43,7 @@ def test_saved_and_loaded_gives_the_same_logits(tmp_path, tokenizer):
     model = build_model(SHAPE, 1)
     save_model(model, tokenizer, tmp_path / "model")
     tokens = torch.arange(40)[None]
-    assert largest_logit_difference(model, load_model(str(tmp_path / "model")), tokens) == 0.0
+    assert difference(model, load_model(str(tmp_path / "model")), tokens) == 0.0
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path, tokenizer):
@@ -60,13 +67,13 @@ def test_merged_adapter_is_the_adapter_and_peft_opens_it(tmp_path, tokenizer):
     save_model(build_model(SHAPE, 1), tokenizer, tmp_path / "base")
     adapted = add_adapter(load_model(str(tmp_path / "base")), AdapterSettings(rank=4, alpha=8.0), seed=1)
     assert not any("lm_head" in name for name, p in adapted.named_parameters() if p.requires_grad)
-    assert largest_logit_difference(adapted, load_model(str(tmp_path / "base")), tokens) == 0.0  # B starts at zero
+    assert difference(adapted, load_model(str(tmp_path / "base")), tokens) == 0.0  # B starts at zero
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     save_adapter(adapted, tmp_path / "adapter")
     loaded = PeftModel.from_pretrained(load_model(str(tmp_path / "base")), str(tmp_path / "adapter"))
-    assert largest_logit_difference(adapted, loaded, tokens) == 0.0
+    assert difference(adapted, loaded, tokens) == 0.0
     merged = merge(adapted)
-    assert largest_logit_difference(loaded, merged, tokens) < 1e-4
-    assert largest_logit_difference(merged, load_model(str(tmp_path / "base")), tokens) > 1e-2
+    assert difference(loaded, merged, tokens) < 1e-4
+    assert difference(merged, load_model(str(tmp_path / "base")), tokens) > 1e-2

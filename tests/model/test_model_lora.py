@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from llmctl.errors import StageFailed, UserError
-from llmctl.model.adapter_files import load_adapted, read_adapter
+from llmctl.model.adapter_files import check_adapter, read_adapter, with_adapters
 from llmctl.model.build import ModelShape, build_model
 from llmctl.model.embeddings import embedding_weights, resize_embeddings
 from llmctl.model.load import load_model, save_model
-from llmctl.model.lora import AdapterSettings, add_adapter, largest_logit_difference, trained_tensors
+from llmctl.model.lora import AdapterSettings, add_adapter, trained_tensors
+from llmctl.model.merge import COMPARED, largest_difference, logits_of
 from llmctl.recipe.chat_schema import INITS
 from llmctl.tokens.tokenizer import load_tokenizer
 from llmctl.train import checkpoint, run
@@ -46,8 +47,21 @@ def shape(tied: bool = False) -> ModelShape:
     )  # fmt: skip
 
 
-def difference(one: Any, other: Any) -> float:
-    return largest_logit_difference(one, other, TOKENS)
+def difference(one: Any, other: Any, tokens: torch.Tensor = TOKENS) -> float:
+    return largest_difference(logits_of(one, [tokens]), logits_of(other, [tokens]))
+
+
+def load_adapted(base: str, folders: list[Path]) -> Any:
+    return with_adapters(load_model(base), [check_adapter(folder, base) for folder in folders], [1.0] * len(folders))
+
+
+def test_of_a_long_prompt_the_last_logits_are_compared():
+    model: Any = build_model(shape(), 3)
+    long = torch.arange(300)[None] % 512
+    (found,) = logits_of(model, [long])
+    assert found.shape == (1, COMPARED, 512)
+    with torch.no_grad():
+        torch.testing.assert_close(found, model(input_ids=long).logits[:, -COMPARED:])
 
 
 @pytest.fixture
@@ -116,12 +130,12 @@ def test_embeddings_of_added_tokens_are_trained_and_saved(tmp_path, tokenizer, t
     adapter, merged = tmp_path / "stage" / "adapter", load_model(str(tmp_path / "stage" / "model"))
     with_added = torch.cat([TOKENS, torch.tensor([[512, 513]])], dim=1)
     assert merged.get_input_embeddings().weight.shape[0] == merged.config.vocab_size == 640
-    assert largest_logit_difference(trained, merged, with_added) < 1e-5
-    assert largest_logit_difference(trained, load_adapted(str(base), [adapter]), with_added) < 1e-5
+    assert difference(trained, merged, with_added) < 1e-5
+    assert difference(trained, load_adapted(str(base), [adapter]), with_added) < 1e-5
     resized = load_model(str(base))
     resize_embeddings(resized, len(more))
     alone = PeftModel.from_pretrained(resized, str(adapter))
-    assert largest_logit_difference(trained, alone, with_added) < 1e-5
+    assert difference(trained, alone, with_added) < 1e-5
     (adapter / "tokenizer_config.json").unlink()  # what tells that it is the adapter's own vocabulary
     with pytest.raises(UserError, match=r"its vocabulary is 640 .*, and the base's 512"):
         load_adapted(str(base), [adapter])

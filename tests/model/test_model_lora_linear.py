@@ -9,7 +9,7 @@ from engines import SHAPE
 
 from llmctl.model.build import build_model
 from llmctl.model.lora import AdapterSettings, add_adapter, trained_tensors
-from llmctl.model.lora_linear import AdaptedProduct, hold_frozen_in_bfloat16, join_products
+from llmctl.model.lora_linear import AdaptedProduct, hold_frozen_in_bfloat16, join_products, quicken
 
 
 def adapted(**settings: Any) -> Any:
@@ -59,6 +59,20 @@ def test_layers_that_are_not_plain_stay_as_they_are(settings):
     model = adapted(**settings)
     join_products(model)
     assert not any("_Joined" in type(layer.forward).__name__ for layer in model.modules())
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_packed_weights_stay_as_they_are(quantize):
+    settings = AdapterSettings(rank=4, alpha=8.0, quantize=quantize)
+    model = adapted(quantize=quantize)
+    layer: Any = model.get_base_model().model.layers[0].mlp.up_proj.get_base_layer()
+    packed = torch.arange(64, dtype=torch.uint8)
+    layer.weight = torch.nn.Parameter(packed.clone(), requires_grad=False)
+    norm = model.get_base_model().model.norm.weight
+    quicken(model, settings, zero_stage=0, bfloat16=True, compiled=True)
+    assert layer.weight.dtype == torch.uint8
+    assert torch.equal(layer.weight, packed)
+    assert norm.dtype == (torch.bfloat16 if quantize == "none" else torch.float32)
 
 
 def test_frozen_weights_in_bfloat16_are_as_near_as_autocast():

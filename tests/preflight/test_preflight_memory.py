@@ -11,11 +11,13 @@ import torch
 from llmctl.errors import UserError
 from llmctl.model.build import ModelShape, build_model
 from llmctl.model.lora import AdapterSettings, add_adapter
+from llmctl.model.lora_linear import quicken
 from llmctl.preflight.activations import Load, attention_bytes, kept_matrices, numbers_of, saved_bytes
 from llmctl.preflight.decoder import Decoder, decoder_of
 from llmctl.preflight.fit import Task, changes, longest_row, possible, remedy
 from llmctl.preflight.memory import Machine, memory_of_step, states, working_block
-from llmctl.recipe.schema import PretrainTable
+from llmctl.recipe.chat_schema import LoraTable
+from llmctl.recipe.schema import PretrainTable, TrainTable
 from llmctl.tokens.batch import from_documents
 from llmctl.train.micro_batch import choose_micro_batch
 from llmctl.train.objective import CausalObjective
@@ -33,7 +35,7 @@ def table(**keys) -> PretrainTable:
     return PretrainTable.model_validate(base | keys)
 
 
-def kept_by_autograd(model: torch.nn.Module, stage: PretrainTable, rows: int) -> int:
+def kept_by_autograd(model: torch.nn.Module, stage: TrainTable, rows: int) -> int:
     """Bytes of the storages that the graph of one forward pass holds, the model's own weights left out."""
     if stage.zero_stage:
         model = model.bfloat16()
@@ -54,7 +56,7 @@ def kept_by_autograd(model: torch.nn.Module, stage: PretrainTable, rows: int) ->
     return sum(storage.nbytes() for place, storage in found.items() if place not in own)
 
 
-def told_ahead(decoder: Decoder, stage: PretrainTable, rows: int) -> int:
+def told_ahead(decoder: Decoder, stage: TrainTable, rows: int) -> int:
     numbers = numbers_of(stage, True)
     saved = saved_bytes(decoder, stage, Load(rows, stage.seq_len), numbers, on_gpu=False)
     head = 4 * decoder.vocab_size * decoder.hidden_size if decoder.head_trained else 0
@@ -96,6 +98,42 @@ def test_an_adapter_lets_norms_keep_less(way):
     measured = kept_by_autograd(adapted, stage, 2)
     assert told_ahead(decoder_of(adapted), stage, 2) == pytest.approx(measured, rel=0.05)
     assert measured < whole
+
+
+def lora_table(**keys) -> LoraTable:
+    base = {"name": "l", "kind": "lora", "seq_len": 256, "batch_tokens": 2**20, "lr": 1e-3, "compile": False, "mix": {"a": 1.0}}
+    return LoraTable.model_validate(base | keys)
+
+
+@pytest.mark.parametrize("added", [[], ["<|a|>"]], ids=["", "added tokens"])
+@pytest.mark.parametrize("keys", [{}, {"activation_checkpointing": 2}], ids=["", "recomputed"])
+@pytest.mark.parametrize("way", ["autocast", "fp32"])
+def test_an_adapters_activations_are_those_that_a_job_keeps(way, keys, added):
+    """With its products joined and frozen weights in bf16, where it has them so."""
+    stage, settings = lora_table(rank=64, add_tokens=added, **keys, **WAYS[way]), AdapterSettings(64, 8.0)
+    settings = replace(settings, added_tokens=len(added))
+    adapted = add_adapter(build_model(SHAPE, seed=1), settings, seed=1)
+    quicken(adapted, settings, stage.zero_stage, stage.precision == "bf16", compiled=False)
+    decoder, measured = decoder_of(adapted), kept_by_autograd(adapted, stage, 2)
+    assert told_ahead(decoder, stage, 2) == pytest.approx(measured, rel=0.05)
+    weights = states(stage, decoder.parameters, decoder.trained, 1, numbers_of(stage, True).product).weights
+    assert weights == sum(parameter.nbytes for parameter in adapted.parameters())
+
+
+def test_four_bits_and_frozen_weights_in_bfloat16_take_less():
+    decoder = decoder_of(add_adapter(build_model(SHAPE, seed=1), AdapterSettings(4, 8.0), seed=1))
+    frozen, matrices = decoder.parameters - decoder.trained, 4 * (4 * 128 * 128 + 3 * 128 * 320)
+    full, held, packed = (
+        memory_of_step(decoder, lora_table(**keys), 1, GPU)
+        for keys in ({"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "quantize": "nf4"})
+    )
+    assert full.weights - held.weights == 2 * frozen
+    copies = 2 * decoder.trained  # of the adapter's own matrices
+    assert packed.weights - copies == pytest.approx(4 * (decoder.parameters - matrices) + 0.55 * matrices)
+    assert packed.set_up == pytest.approx(packed.weights - copies)
+    assert (held.set_up, full.set_up) == (held.weights, full.weights)
+    zero = memory_of_step(decoder, lora_table(precision="bf16", quantize="nf4", zero_stage=2), 1, GPU)
+    assert zero.weights == pytest.approx(2 * (decoder.parameters - matrices) + 0.55 * matrices)
 
 
 def test_the_shape_is_read_off_a_model_without_weights():

@@ -99,6 +99,26 @@ def test_lora_adds_its_adapter_to_the_shape_of_its_line(job_of):
     assert all("lora_" in name for name in trained)
 
 
+SMALL = ("sft.seq_len=64", "sft.batch_tokens=256", "sft.tokens=1024")
+
+
+def test_added_tokens_are_embedded_and_trained(job_of):
+    text = RECIPE.replace("[lora]", '[sft]\nmix = { talk = 1.0 }\nadd_tokens = ["<|a|>", "<|b|>"]\n[lora]').replace(
+        "rank = 4", 'rank = 4\nadd_tokens = ["<|b|>", "<|c|>"]'
+    )
+    sft, lora = (job_of(stage, *SMALL, text=text) for stage in ("sft", "lora"))
+    assert (sft.vocabulary, lora.vocabulary) == (512, 512)  # 500 and what is added fit into the rows there are
+    assert lora.lora["added_tokens"] == 1
+    trained = {
+        name.split(".")[-2] for name, p in assemble_model(lora).named_parameters() if p.requires_grad and "lora" not in name
+    }
+    assert trained == {"embed_tokens", "lm_head"}
+    more = job_of("lora", "model.vocab_size=512", "lora.from=pretrain", *SMALL, text=text)
+    assert (more.vocabulary, more.lora["added_tokens"]) == (514, 2)
+    model: Any = assemble_model(more)
+    assert model.get_input_embeddings().weight.shape[0] == 640
+
+
 def test_a_model_from_outside_is_made_anew_from_its_config_alone(job_of, tmp_path):
     folder = tmp_path / "outside"
     folder.mkdir()

@@ -68,12 +68,76 @@ def test_a_lora_stage_is_merged_again_and_its_lineage_is_known(llmctl, runs):
     assert llmctl("generate", "tiny/merged", "hello", "--tokens", 2, "--runs", runs).returncode == 0
 
 
+def test_another_tolerance_is_another_merge(llmctl, runs, tmp_path):
+    loose = ("merge", "tiny/lora", "--tolerance", "10", "--runs", runs)
+    assert llmctl(*loose).returncode == 0
+    strict = llmctl("merge", "tiny/lora", "--tolerance", "1e-12", "--runs", runs)
+    assert strict.returncode == 1, strict.stdout
+    assert "is not base and adapter" in strict.stderr
+    assert "done before" in llmctl(*loose).stdout
+
+
+def test_the_card_of_a_merge_names_base_and_adapters(llmctl, runs, tmp_path):
+    snapshot = tmp_path / "models--somebody--base" / "snapshots" / "0123abc"
+    snapshot = shutil.copytree(stage(runs, "sft") / "model", snapshot)
+    adapters = [stronger(stage(runs, "lora") / "adapter", tmp_path / name, seed) for seed, name in enumerate(("one", "other"))]
+    outside = ("merge", snapshot, *adapters, "--weights", "1,0.5", "--run", "tiny", "--name", "both", "--runs", runs)
+    for command, name in ((outside, "both"), (("merge", "tiny/lora", "--runs", runs), "merged")):
+        made = llmctl(*command)
+        assert made.returncode == 0, made.stdout + made.stderr
+        exported = llmctl("export", f"tiny/{name}", tmp_path / f"{name}-out", "--runs", runs)
+        assert exported.returncode == 0, exported.stderr
+    readme = (tmp_path / "both-out" / "README.md").read_text()
+    assert 'base_model:\n- "somebody/base"\n' in readme
+    assert "| both | somebody/base; 1 x one; 0.5 x other" in readme
+    assert str(tmp_path) not in readme
+    readme = (tmp_path / "merged-out" / "README.md").read_text()
+    assert "base_model" not in readme
+    assert f"| merged | tiny/{stage(runs, 'sft').name}/model; 1 x tiny/{stage(runs, 'lora').name}/adapter" in readme
+
+
+def test_the_first_conversation_of_shards_is_compared_up_to_512_tokens(tmp_path):
+    from llmctl.stages.bench import write_random_shards
+    from llmctl.stages.lora import beginning
+    from llmctl.tokens.shards import TokenShards
+
+    for name, longest in (("short", 40), ("long", 2000)):
+        lengths = write_random_shards(tmp_path / name, 512, 5000, longest)
+        ids = TokenShards(tmp_path / name).stream[0 : min(512, int(lengths[0]))]
+        assert beginning(tmp_path / name).tolist() == [ids.tolist()]
+
+
+def test_the_tokenizer_is_the_adapters(runs, tmp_path):
+    from llmctl.errors import UserError
+    from llmctl.model.adapter_files import read_adapter
+    from llmctl.model.merge import tokenizer_for
+    from llmctl.tokens.tokenizer import load_tokenizer
+
+    base, adapter = stage(runs, "sft") / "model", stage(runs, "lora") / "adapter"
+    folders = [shutil.copytree(adapter, tmp_path / name) for name in ("one", "other", "without")]
+    one, other, without = folders
+    for folder, template in ((one, "{{ 1 }}"), (other, "{{ 2 }}")):
+        tokenizer = load_tokenizer(str(folder))
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (without / file).unlink()
+    files = [read_adapter(folder) for folder in folders]
+    assert tokenizer_for(str(base), files).chat_template == "{{ 2 }}"
+    assert tokenizer_for(str(base), files[2:]).chat_template == load_tokenizer(str(base)).chat_template
+    tokenizer.add_tokens(["<|more|>"], special_tokens=True)
+    tokenizer.save_pretrained(other)
+    with pytest.raises(UserError, match=f"{one} and {other} have tokenizers of different vocabularies"):
+        tokenizer_for(str(base), files)
+
+
 def test_two_adapters_with_weights_are_added_up_in_a_plain_folder(llmctl, runs, tmp_path):
     base, adapter = stage(runs, "sft") / "model", stage(runs, "lora") / "adapter"
     one, other = (stronger(adapter, tmp_path / name, seed) for seed, name in enumerate(("one", "other")))
     command = ("merge", base, one, other, "--weights", "1,0.5", "--out", tmp_path / "both", "--runs", runs)
     result = llmctl(*command)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert f"the tokenizer and its chat template are those of {other}" in " ".join(result.stdout.split())
     first, second, before, after = updates(one), updates(other), weights(base), weights(tmp_path / "both")
     assert after.keys() == before.keys()
     assert len(first) == 28
@@ -231,6 +295,42 @@ rslora = true
 targets = ["q_proj", "up_proj"]
 mix = {{ talk = 1.0 }}
 """
+
+
+TALL = """
+extends = "{recipe}"
+[eval]
+suites = []
+generations = 1
+[lora]
+template = "olmo"
+add_tokens = ["<|extra|>"]
+[stage.mean]
+kind = "average"
+of = ["lora", "lora"]
+"""
+
+
+def test_a_template_of_the_adapters_own_is_that_of_what_is_merged_and_averaged(llmctl, runs, finished, tmp_path):
+    from llmctl.tokens.template import end_of_turn_ids
+    from llmctl.tokens.tokenizer import load_tokenizer
+
+    recipe = tmp_path / "olmo.toml"
+    recipe.write_text(TALL.format(recipe=finished.recipe))
+    before = {path.name for path in (runs / "tiny").glob("lora-*")}
+    result = llmctl("run", recipe, "--runs", runs)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (lora,) = [path for path in (runs / "tiny").glob("lora-*") if path.name not in before]
+    own, base = load_tokenizer(str(lora / "adapter")), load_tokenizer(str(stage(runs, "sft") / "model"))
+    assert own.chat_template not in (None, base.chat_template)
+    merged = llmctl("merge", f"tiny/{lora.name}", "--runs", runs)
+    assert merged.returncode == 0, merged.stdout + merged.stderr
+    for folder in (stage(runs, "merged") / "model", stage(runs, "mean") / "model"):
+        tokenizer = load_tokenizer(str(folder))
+        assert tokenizer.chat_template == own.chat_template
+        assert "<|extra|>" in tokenizer.get_vocab()
+        stops = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+        assert stops == end_of_turn_ids(own)
 
 
 def test_several_adapters_of_one_recipe_stand_each_on_the_same_base_and_are_merged(llmctl, runs, finished, tmp_path):
