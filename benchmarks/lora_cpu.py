@@ -5,8 +5,8 @@
 
 Both train the same adapter (rank 16 on all linear layers of the blocks) in bf16 on the same conversations with the same masks,
 as many conversations a step, each in a process of its own, one after the other. llmctl packs them into rows of 1,024 tokens; trl
-pads each batch to its longest conversation (its packing needs flash-attn, which no CPU has), in random order and grouped by
-length, with weights in fp32 and in bf16, and its best is what counts. Padding is no text. `--out` writes JSON.
+pads each batch to its longest conversation (its packing needs flash-attn, which no CPU has): in random order, where its batches
+are the same as here, and grouped by length, where they are not: the longest come first. Padding is no text. `--out` writes JSON.
 """
 
 import json

@@ -45,7 +45,7 @@ def _compare_merged(stage: Stage) -> dict[str, float]:
 
     assert isinstance(stage.table, LoraTable)
     tokenizer, adapter = tokenizer_of(stage), stage.folder / "adapter"
-    prompts = prompts_for(tokenizer) + [beginning(stage.folder / "data" / source) for source in stage.table.mix]
+    prompts = prompts_for(tokenizer) + [beginning(stage.folder / "data" / "train" / source) for source in stage.table.mix]
     found = compare(str(stage.parent_model), adapter, stage.model, prompts)
     weights = Weights(stage.model)
     trained = trained_weights(read_adapter(adapter), stage.table.rank, weights.names)
