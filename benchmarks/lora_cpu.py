@@ -108,9 +108,8 @@ def main() -> None:
         subprocess.run([sys.executable, __file__, "--alone", folder, *again], check=True, stdout=subprocess.DEVNULL)
         runs = {"llmctl": json.loads((folder / "llmctl.json").read_text())}
         settings = json.loads((folder / "settings.json").read_text())
-        for order, weights in [(o, w) for o in ("random", "group_by_length") for w in ("float32", "bfloat16")] * bool(
-            chosen.peer_python
-        ):
+        ways = [(order, weights) for order in ("random", "group_by_length") for weights in ("float32", "bfloat16")]
+        for order, weights in ways if chosen.peer_python else []:
             (folder / "settings.json").write_text(json.dumps(settings | {"order": order, "weights": weights}))
             script = Path(__file__).with_name("lora_trl.py")
             subprocess.run([chosen.peer_python, script, folder, str(chosen.steps)], check=True, stdout=subprocess.DEVNULL)

@@ -15,9 +15,14 @@ SHARD_SIZE = "5GB"
 
 def quieten() -> None:
     """Turn off `transformers`' own bars and hints: they tear the panel, and what matters llmctl says itself."""
+    import os
     import warnings
 
+    import torch
     from transformers.utils import logging
+
+    # DeepSpeed, which `peft` asks for, says which it has found unless it is told.
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -27,14 +27,8 @@ def line_of(recipe: Recipe, table: StageTable) -> list[StageTable]:
 
 def has_new_weights(stage: StageTable, recipe: Recipe) -> bool:
     """Whether a stage's weights go back to a model that the recipe makes, and not to one from outside."""
-    seen: set[str] = set()
-    while stage.name not in seen:
-        seen.add(stage.name)
-        parents = parents_of(stage, recipe)
-        if not parents:
-            return stage.from_ is None and not isinstance(stage, AverageTable)
-        stage = recipe.stages[parents[0]]
-    return False  # a circle, which is told elsewhere
+    first = line_of(recipe, stage)[-1]
+    return first.from_ is None and not isinstance(first, AverageTable)
 
 
 def stage_order(recipe: Recipe) -> list[Any]:

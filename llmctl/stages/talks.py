@@ -1,15 +1,13 @@
 """Conversations of a stage as token shards, with the chat template and tokens that it asks for; judged before any model is
 loaded."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmctl import events
 from llmctl.recipe.chat_schema import ChatTable
-from llmctl.recipe.graph import parents_of
-from llmctl.recipe.schema import Recipe, StageTable
+from llmctl.recipe.graph import line_of
 from llmctl.runs.files import staged_folder
 from llmctl.stages.training import Stage
 
@@ -106,16 +104,8 @@ def chat_tokenizer(stage: Stage) -> Path:
 
 def asked_by(stage: Stage) -> list[ChatTable]:
     """The tables that ask for tokens or a template, from the first stage of the line to this one."""
-    line = list(line_of(stage.recipe, stage.table))[::-1]
+    line = line_of(stage.recipe, stage.table)[::-1]
     return [table for table in line if isinstance(table, ChatTable) and (table.template is not None or table.add_tokens)]
-
-
-def line_of(recipe: Recipe, table: StageTable) -> Iterator[StageTable]:
-    """A stage and those that it comes from; of an average the first."""
-    yield table
-    while parents := parents_of(table, recipe):
-        table = recipe.stages[parents[0]]
-        yield table
 
 
 def template_name(stage: Stage) -> str:

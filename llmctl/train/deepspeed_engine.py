@@ -9,13 +9,13 @@ import contextlib
 import io
 import logging
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from llmctl.model.load import quieten
 from llmctl.tokens.batch import Batch
 from llmctl.train.clipping import clip_gradients
 from llmctl.train.engine import (
@@ -32,7 +32,7 @@ from llmctl.train.objective import CausalObjective, evaluating, trainable
 
 def import_deepspeed() -> Any:
     """DeepSpeed with its banner off; it prints to stdout at import and at every initialisation otherwise."""
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    quieten()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
 
