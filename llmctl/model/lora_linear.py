@@ -75,8 +75,9 @@ class _Joined:
 
 
 def hold_frozen_in_bfloat16(model: nn.Module) -> None:
-    """Hold the frozen weights in the precision that they are multiplied in: half the memory, and no cast in each step. What is no
-    floating-point number, such as packed weights, stays."""
+    """Hold the frozen weights in the precision that they are multiplied in: half the memory, and no cast in each step. Of the
+    embedding, too, so that what goes from layer to layer is in bf16, as at ZeRO stages 1 to 3. What is no floating-point number,
+    such as packed weights, stays."""
     for parameter in model.parameters():
         if not parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.bfloat16)

@@ -145,6 +145,8 @@ def tokenizer_for(base: str, adapters: list[AdapterFile]) -> Any:
             raise UserError(
                 f"{folder} and {own[-1]} have tokenizers of different vocabularies; no model can read by both of them"
             )
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = load_tokenizer(base).chat_template
     if len(adapters) > 1:
         events.say(f"the tokenizer and its chat template are those of {own[-1]}")
     return tokenizer

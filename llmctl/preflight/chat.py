@@ -149,12 +149,8 @@ def _closed(source: str, report: ChatReport, chat: Chat) -> list[Finding]:
         return []
     if not report.unclosed:
         what = f"{source}: every answer is cut before its end: the model would not learn to stop."
-        return [
-            Finding(
-                what,
-                RAISE + '; or too_long = "turns" keeps the whole turns that fit.',
-            )
-        ]
+        remedy = RAISE + '; or too_long = "turns" keeps the whole turns that fit.'
+        return [Finding(what, remedy, dead=chat.most_untrained < 1)]  # as it is in a smoke run
     which = f"{report.unclosed:,} of {report.turns:,} answers not" if report.closing else "no answer"
     what = f"{source}: the template ({chat.template}) closes {which} with a special token: the model would not learn to stop."
     return [Finding(what, _closing_remedy(chat))]

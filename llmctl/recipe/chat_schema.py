@@ -31,7 +31,7 @@ class ChatTable(TrainTable):
     """What becomes of a conversation that is longer than a row. turns: the whole turns that fit, up to the last answer of them.
     truncate: its tokens up to the end of the row; an answer that is cut is not closed. drop: it is left out."""
     most_untrained: Share = 0.05
-    """Share of the conversations that may be left without a trained token before the stage refuses to begin."""
+    """Share of a source's conversations that may be left without a trained token before the stage refuses to begin."""
 
 
 class SftTable(ChatTable):

@@ -71,7 +71,7 @@ def _shrink_stage(stage: dict[str, Any]) -> None:
 
 
 def _shrink_chat(stage: dict[str, Any]) -> None:
-    stage["most_untrained"] = 1.0  # rows are short now, and conversations as long as ever
+    stage |= {"most_untrained": 1.0, "too_long": "truncate"}  # rows are short now, and conversations as long as ever
     stage.pop("quantize", None)  # which takes a GPU
     if "rank" in stage:
         stage["rank"] = min(SMOKE_RANK, _whole(stage["rank"], SMOKE_RANK))

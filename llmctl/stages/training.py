@@ -150,7 +150,8 @@ def node(recipe: Recipe, table: TrainTable) -> Node:
     def work(context: Context) -> Outcome:
         return _train(Stage(context, table, table.name))
 
-    return Node(table.name, table.kind, 1, tuple(parents), decides, work, trains=True)
+    version = 2 if isinstance(table, ChatTable) else 1
+    return Node(table.name, table.kind, version, tuple(parents), decides, work, trains=True)
 
 
 def _train(stage: Stage) -> Outcome:

@@ -232,7 +232,7 @@ def _tell(report: ChatReport, settings: ChatSettings, name: str) -> None:
             "with the answer's first word to one token, which is trained on"
         )
     if report.thoughtless:
-        events.say(f"{name}: the template leaves out the thinking of {report.thoughtless:,} turns")
+        events.say(f"{name}: the template leaves out the thinking of {report.thoughtless:,} last answers")
 
 
 def _verb(reason: str, settings: ChatSettings) -> str:

@@ -96,7 +96,7 @@ def train(
             guard.record(step, loss, gradient_norm)
             if guard.weights_lost:
                 saver.finish()
-                position = _go_back(engine, settings, guard)
+                position = _go_back(engine, settings, guard, position)
                 continue
             tokens = len(rows.steps.rows_of(step)) * rows.steps.seq_len
             made = position.optimizer_step + (why_not is None and math.isfinite(gradient_norm))
@@ -164,7 +164,7 @@ def _measured(
     return position
 
 
-def _go_back(engine: Engine, settings: LoopSettings, guard: StepGuard) -> Position:
+def _go_back(engine: Engine, settings: LoopSettings, guard: StepGuard, position: Position) -> Position:
     """Take the weights of the last checkpoint from before they were lost; the steps that lost them are left out from now on.
 
     Raises:
@@ -181,20 +181,12 @@ def _go_back(engine: Engine, settings: LoopSettings, guard: StepGuard) -> Positi
     guard.left_out |= {max(0, first - 1), first}
     guard.losses, guard.norms, guard.lost = list(saved.position.losses), list(saved.position.norms), []
     events.warn(f"{told}: back to step {saved.position.step:,}, and on without steps {first:,} and {first + 1:,}")
+    left = saved.position
+    forgotten = position.best != left.best  # measured after that checkpoint, of weights that are gone back on
     if engine.rank == 0:
-        checkpoint.remove_after(settings.checkpoints, saved.position.step)
+        checkpoint.remove_after(settings.checkpoints, left.step)
+        if forgotten:
+            shutil.rmtree(settings.best, ignore_errors=True)
     if engine.world_size > 1:
         torch.distributed.barrier()
-    return _without_later_best(engine, settings, saved.position)
-
-
-def _without_later_best(engine: Engine, settings: LoopSettings, position: Position) -> Position:
-    """Where the best state on disk is of a step that is gone back on, there is none."""
-    if settings.early_stopping is None or checkpoint.problems(settings.best):
-        return position
-    later = SavedState(settings.best).position.step > position.step
-    if engine.world_size > 1:
-        torch.distributed.barrier()
-    if later and engine.rank == 0:
-        shutil.rmtree(settings.best)
-    return replace(position, best=None, since_best=0) if later else position
+    return replace(left, best=None, since_best=0) if forgotten else left

@@ -102,7 +102,7 @@ def test_thinking_that_is_left_out_is_counted_and_told_and_the_row_is_kept(token
             report = write_chat_shards(talks, own, out, ChatSettings("assistant", 256), "talk")
         assert (report.kept, report.thinking, report.thoughtless) == (4, 2, left_out)
         assert read_report(out) == report
-        told = "talk: the template leaves out the thinking of 2 turns"
+        told = "talk: the template leaves out the thinking of 2 last answers"
         assert (told in said) == bool(left_out)
 
 
