@@ -1,10 +1,10 @@
 """`answers.html` and `answers.json`: held-out questions with the expected answer, the parent's and the model's own."""
 
-import json
 from html import escape
 from typing import Any
 
 from llmctl import events
+from llmctl.corpus.shown import shown_text
 from llmctl.evals.answers import Asked
 from llmctl.model.generate import Generation
 from llmctl.page import whole_page
@@ -32,17 +32,11 @@ def write_answers(stage: Stage, asked: list[Asked], before: list[Generation], af
 def _row(asked: Asked, before: Generation, after: Generation) -> dict[str, Any]:
     return {
         "id": asked.conversation.id,
-        "question": [{"role": turn["role"], "content": said(turn)} for turn in asked.question],
+        "question": asked.question,
         "expected": asked.expected,
         "before": {"text": before.text, "ended": before.ended},
         "after": {"text": after.text, "ended": after.ended},
     }
-
-
-def said(turn: dict[str, Any]) -> str:
-    """The words of a turn; of one that calls tools, the calls after them."""
-    calls = [f"{call['function']['name']}({json.dumps(call['function']['arguments'])})" for call in turn.get("tool_calls") or []]
-    return "\n".join([text for text in (turn["content"],) if text] + calls)
 
 
 def _parts(stage: Stage, rows: list[dict[str, Any]]) -> list[str]:
@@ -50,7 +44,7 @@ def _parts(stage: Stage, rows: list[dict[str, Any]]) -> list[str]:
     parts = [f"<h1>Answers of {escape(stage.name)}</h1>", "<p>To held-out questions; an answer without an end goes on: …</p>"]
     for number, row in enumerate(rows, 1):
         parts.append(f"<h2>{number}. {escape(row['id'])}</h2><dl>")
-        parts += [_entry(turn["role"], turn["content"], ended=True) for turn in row["question"]]
+        parts.append(_entry("asked", shown_text({"messages": row["question"]}), ended=True))
         parts.append(_entry("expected", row["expected"], ended=True))
         parts.append(_entry(parent, row["before"]["text"], row["before"]["ended"]))
         parts.append(_entry(stage.name, row["after"]["text"], row["after"]["ended"]) + "</dl>")
