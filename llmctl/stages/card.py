@@ -77,7 +77,7 @@ def shown(name: str) -> str:
 
 def front_matter(config: Any, files: dict[str, str], bases: list[str]) -> str:
     form = "gguf" if any(name.endswith(".gguf") for name in files) else "transformers"
-    lines = ["---", "# license: choose one (https://huggingface.co/docs/hub/repositories-licenses)"]
+    lines = ["---", "# license: choose one"]
     lines += [f"library_name: {form}", "pipeline_tag: text-generation"]
     if bases:
         lines += ["base_model:", *(f"- {json.dumps(base)}" for base in bases)]
