@@ -84,3 +84,9 @@ def make_shards(
         written.append(writer.close())
     write_meta(folder, kind, written, [len(d) for d in documents])
     return TokenShards(folder)
+
+
+def stage(runs: Path, name: str) -> Path:
+    """The finished artifact of a stage of the tiny run."""
+    (found,) = [path for path in (runs / "tiny").glob(f"{name}-*") if (path / "manifest.json").exists()]
+    return found

@@ -1,11 +1,13 @@
 """Order of a recipe's stages, and the part of a stage that decides its outcome."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from llmctl.errors import UserError
 from llmctl.recipe.schema import AverageTable, Recipe, StageTable, TrainTable
+
+Stages = TypeVar("Stages", bound=StageTable)
 
 
 def parents_of(stage: StageTable, recipe: Recipe) -> list[str]:
@@ -51,10 +53,17 @@ def training_stage(recipe: Recipe, name: str | None) -> TrainTable:
     Raises:
         UserError: the recipe has no such stage, or it does not train.
     """
-    training = {name: table for name, table in recipe.stages.items() if isinstance(table, TrainTable)}
-    if not training or name not in (None, *training):
-        raise UserError(f"the recipe has no stage {name or ''!r} that trains; it has {', '.join(training) or 'none'}")
-    return training[name] if name is not None else next(iter(training.values()))
+    return named_or_first([table for table in recipe.stages.values() if isinstance(table, TrainTable)], name, "that trains")
+
+
+def named_or_first(stages: list[Stages], name: str | None, what: str) -> Stages:
+    """Raises:
+    UserError: there is none of that name, or none at all.
+    """
+    known = [stage.name for stage in stages]
+    if not stages or name not in (None, *known):
+        raise UserError(f"the recipe has no stage {name or ''!r} {what}; it has {', '.join(known) or 'none'}")
+    return stages[0] if name is None else stages[known.index(name)]
 
 
 def identity(table: BaseModel) -> dict[str, Any]:

@@ -31,11 +31,7 @@ def data(stage: Stage) -> list[Any]:
 
 
 def additions(stage: Stage) -> dict[str, Any]:
-    return {"vocabulary": vocabulary(stage)} if added_tokens(stage) else {}
-
-
-def vocabulary(stage: Stage) -> int:
-    return len(tokenizer_of(stage))
+    return {"vocabulary": len(tokenizer_of(stage))} if added_tokens(stage) else {}
 
 
 def report(stage: Stage) -> dict[str, float]:

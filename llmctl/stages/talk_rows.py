@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from llmctl.errors import UserError
 from llmctl.recipe.chat_schema import ChatTable
+from llmctl.recipe.graph import named_or_first
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.stages.node import Context
@@ -88,10 +89,7 @@ def chat_stage(recipe: Recipe, name: str | None) -> ChatTable:
     Raises:
         UserError: there is none.
     """
-    found = {stage.name: stage for stage in recipe.stages.values() if isinstance(stage, ChatTable)}
-    if not found or name not in (None, *found):
-        raise UserError(f"the recipe has no stage {name or ''!r} on conversations; it has {', '.join(found) or 'none'}")
-    return found[name] if name is not None else next(iter(found.values()))
+    return named_or_first([stage for stage in recipe.stages.values() if isinstance(stage, ChatTable)], name, "on conversations")
 
 
 def inspect_talks(opened: OpenRun, name: str | None, show: Show, source: str | None, first: int, count: int) -> Inspected:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl import events
+from llmctl.corpus.documents import Split, read_conversations
 from llmctl.recipe.chat_schema import ChatTable
 from llmctl.recipe.graph import line_of
 from llmctl.runs.files import staged_folder
@@ -33,11 +34,12 @@ def prepare(stage: Stage) -> Talks:
     table = chat_table(stage)
     folder, config = chat_tokenizer(stage), parent_config(stage)
     tokenizer = load_tokenizer(str(folder))
-    if config is not None and config.max_position_embeddings < table.seq_len:
-        longest = f"{config.max_position_embeddings:,} tokens, the context of the model"
-        events.say(f"{stage.name}: a row has {table.seq_len:,} tokens, and a conversation {longest}, at most")
-    train = {source: _shards(stage, tokenizer, source, held_out=False) for source in table.mix}
-    heldout = {source: _shards(stage, tokenizer, source, held_out=True) for source in table.mix}
+    longest = table.seq_len if config is None else min(table.seq_len, config.max_position_embeddings)
+    if longest < table.seq_len:
+        at_most = f"{longest:,} tokens, the context of the model"
+        events.say(f"{stage.name}: a row has {table.seq_len:,} tokens, and a conversation {at_most}, at most")
+    train = {source: _shards(stage, tokenizer, source, longest, "train") for source in table.mix}
+    heldout = {source: _shards(stage, tokenizer, source, longest, "heldout") for source in table.mix}
     chat = Chat(
         [Shards(source, train[source], heldout[source]) for source in table.mix],
         table.most_untrained,
@@ -67,18 +69,16 @@ def chat_table(stage: Stage) -> ChatTable:
     return stage.table
 
 
-def _shards(stage: Stage, tokenizer: Any, source: str, held_out: bool) -> Path:
-    from llmctl.corpus.documents import read_conversations
+def _shards(stage: Stage, tokenizer: Any, source: str, longest: int, split: Split) -> Path:
+    """Token shards of a source's conversations, each of at most `longest` tokens."""
     from llmctl.tokens.chat_shards import ChatSettings, write_chat_shards
 
     table = chat_table(stage)
-    out = stage.folder / "data" / ("heldout" if held_out else "train") / source
+    out = stage.folder / "data" / split / source
     if not out.exists():  # it gets its name when it is whole
-        conversations = read_conversations(stage.corpus, source, "heldout" if held_out else "train")
-        config = parent_config(stage)
-        longest = table.seq_len if config is None else min(table.seq_len, config.max_position_embeddings)
         settings = ChatSettings(table.loss_on, longest, table.too_long)
-        write_chat_shards(conversations, tokenizer, out, settings, f"{source}, held out" if held_out else source)
+        name = f"{source}, held out" if split == "heldout" else source
+        write_chat_shards(read_conversations(stage.corpus, source, split), tokenizer, out, settings, name)
     return out
 
 
@@ -119,6 +119,8 @@ def added_tokens(stage: Stage) -> int:
     from llmctl.tokens.tokenizer import load_tokenizer
 
     named = set(chat_table(stage).add_tokens)
+    if not named:
+        return 0
     known = load_tokenizer(str(stage.run_tokenizer)).get_vocab().keys()
     before = {token for table in asked_by(stage) if table is not stage.table for token in table.add_tokens}
     vocabulary, config = load_tokenizer(str(chat_tokenizer(stage))).get_vocab(), parent_config(stage)

@@ -1,6 +1,7 @@
 """The whole life of a tiny model, run once through the command line and looked at by many tests."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,3 +116,9 @@ def finished(chain_recipe) -> Finished:
     result = run_llmctl("run", chain_recipe, "--runs", runs)
     assert result.returncode == 0, result.stdout + result.stderr
     return Finished(chain_recipe, runs, result.stdout)
+
+
+@pytest.fixture
+def runs(finished, tmp_path) -> Path:
+    """The finished run, to be added to."""
+    return shutil.copytree(finished.runs, tmp_path / "runs")

@@ -6,19 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+from helpers import stage
 from safetensors.numpy import load_file, save_file
-
-
-@pytest.fixture
-def runs(finished, tmp_path) -> Path:
-    """The finished run, to be added to."""
-    return shutil.copytree(finished.runs, tmp_path / "runs")
-
-
-def stage(runs: Path, name: str) -> Path:
-    (found,) = [path for path in (runs / "tiny").glob(f"{name}-*") if (path / "manifest.json").exists()]
-    return found
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:

@@ -8,20 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import stage
 from safetensors.torch import load_file, save_file
 
 ADAPTER_FILE = "adapter_model.safetensors"
-
-
-@pytest.fixture
-def runs(finished, tmp_path) -> Path:
-    """The finished run, to be added to."""
-    return shutil.copytree(finished.runs, tmp_path / "runs")
-
-
-def stage(runs: Path, name: str) -> Path:
-    (found,) = [path for path in (runs / "tiny").glob(f"{name}-*") if (path / "manifest.json").exists()]
-    return found
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
