@@ -12,7 +12,7 @@ from llmctl.corpus.rewriting import rewriting
 from llmctl.corpus.segments import BATCH_CHARACTERS, Batch, batches, mixed
 from llmctl.corpus.snapshot import Counts
 from llmctl.recipe.corpus_schema import DecontaminateTable
-from llmctl.suites.suite import Suite
+from llmctl.suites.task import Task
 
 SHOWN = 200  # characters of a question that are written beside what it drops
 
@@ -20,10 +20,10 @@ SHOWN = 200  # characters of a question that are written beside what it drops
 class Questions:
     """The word n-grams of all questions with their answers, examples of prompts included."""
 
-    def __init__(self, suites: list[Suite], table: DecontaminateTable) -> None:
+    def __init__(self, tasks: list[Task], table: DecontaminateTable) -> None:
         self.table = table
-        self.names = [f"{s.name} {place}" for s in suites for place, _ in enumerate((*s.questions, *s.pool))]
-        self.texts = [question.solved for suite in suites for question in (*suite.questions, *suite.pool)]
+        self.names = [f"{t.name} {place}" for t in tasks for place, _ in enumerate((*t.questions, *t.pool))]
+        self.texts = [question.solved for task in tasks for question in (*task.questions, *task.pool)]
         keys, owners = ngrams(self.texts, table.ngram)
         # Once for each question that has it.
         pairs = np.unique(np.stack([keys, owners.astype(np.uint64)]), axis=1)
@@ -66,11 +66,11 @@ def ngrams(texts: list[str], n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decontaminate(
-    corpus: Path, sources: dict[str, bool], suites: list[Suite], table: DecontaminateTable, counts: Counts, attrition: Attrition
+    corpus: Path, sources: dict[str, bool], tasks: list[Task], table: DecontaminateTable, counts: Counts, attrition: Attrition
 ) -> None:
     """Drop what holds at least `share` of a question's n-grams from `sources` (whether they are of conversations, by name).
     `rejects/SOURCE/decontamination.jsonl.zst` says which question it was."""
-    questions = Questions(suites, table)
+    questions = Questions(tasks, table)
     for source, chat in sources.items():
         with rewriting(corpus, source, "decontamination", counts[source], attrition, chat) as rewrite:
             for batch in batches(rewrite.items, lambda item: len(item.text), BATCH_CHARACTERS):

@@ -18,7 +18,7 @@ from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.recipe.tokenizer_schema import TokenizerTable
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
-from llmctl.suites.suite import Suite
+from llmctl.suites.task import Task
 
 RULER_BYTES, RULER_VOCABULARY = 2_000_000, 32_768  # of the tokenizer that what was left out is counted by
 
@@ -61,13 +61,13 @@ def sources_of(stage: TrainTable) -> list[str]:
     return [*stage.mix, *getattr(stage, "long_mix", ())]
 
 
-def all_questions(corpus: Path, recipe: Recipe) -> list[Suite]:
+def all_questions(corpus: Path, recipe: Recipe) -> list[Task]:
     """The suites of the evaluation with every question that could be asked, whatever the number that is."""
     from llmctl.corpus.documents import read_documents
-    from llmctl.suites.builtin import builtin_suites
+    from llmctl.suites.builtin import builtin_tasks
 
     documents = [(d.text, d.path) for d in read_documents(corpus, str(recipe.reference_source), "heldout")]
-    return builtin_suites(documents, recipe.seed, sys.maxsize, recipe.eval.suites)
+    return builtin_tasks(documents, recipe.seed, sys.maxsize, recipe.eval.suites)
 
 
 def token_counter(recipe: Recipe, corpus: Path) -> Callable[[list[str]], int] | None:

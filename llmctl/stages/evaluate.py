@@ -13,10 +13,10 @@ from llmctl.recipe.graph import stage_order
 from llmctl.recipe.schema import AverageTable, EvalTable, Recipe
 from llmctl.runs.files import write_json
 from llmctl.stages.node import Context, Node, Outcome
-from llmctl.suites.suite import Suite
+from llmctl.suites.task import Task
 
 Results = dict[tuple[str, str, int], Any]
-"""`SuiteResult` by (checkpoint, suite, shots)."""
+"""`TaskResult` by (checkpoint, suite, shots)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +84,27 @@ def score(
     return {"results": plain, "seed": recipe.seed}
 
 
-def suites_of(corpus: Path, recipe: Recipe, table: EvalTable) -> list[Suite]:
+def suites_of(corpus: Path, recipe: Recipe, table: EvalTable) -> list[Task]:
     """The suites that the held-out documents give questions for.
 
     Raises:
         UserError: there is no text to make them from.
     """
     from llmctl.corpus.documents import read_documents
-    from llmctl.suites.builtin import builtin_suites
+    from llmctl.suites.builtin import builtin_tasks
 
     source = recipe.reference_source
     if source is None:
         raise UserError("few-shot questions are made from held-out text, and the recipe has no text source in [corpus.sources]")
     documents = [(d.text, d.path) for d in read_documents(corpus, source, "heldout")]
-    suites = builtin_suites(documents, recipe.seed, table.questions, table.suites)
+    suites = builtin_tasks(documents, recipe.seed, table.questions, table.suites)
     for suite in suites:
         if not suite.questions:
             events.warn(f"suite {suite.name}: the held-out documents give no question; it is left out")
     return [suite for suite in suites if suite.questions]
 
 
-def show(results: Results, checkpoints: list[Checkpoint], suites: list[Suite], shot_counts: list[int]) -> None:
+def show(results: Results, checkpoints: list[Checkpoint], suites: list[Task], shot_counts: list[int]) -> None:
     """Two tables: accuracy beside chance, and the paired difference of each checkpoint to its parent."""
     accuracies, differences, fewer = [], [], set()
     children = [c for c in checkpoints if (c.parent, suites[0].name, shot_counts[0]) in results] if suites else []

@@ -8,7 +8,7 @@ from llmctl import events
 from llmctl.recipe.long_schema import GuardTable, LongEvalTable
 from llmctl.recipe.schema import EvalTable, Recipe
 from llmctl.suites.long_tasks import LongQuestion
-from llmctl.suites.suite import Suite
+from llmctl.suites.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Materials:
     needles: list[LongQuestion]
     """Of the map of depth and length."""
     texts: list[str]
-    suites: list[Suite]
+    suites: list[Task]
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Measured:
     bits: Any = None
     """[texts] bits of each"""
     suites: dict[str, Any] = field(default_factory=dict)
-    """`SuiteResult` by suite."""
+    """`TaskResult` by suite."""
 
 
 def materials(corpus: Path, recipe: Recipe, tokenizer: Any, short: int, length: int, guard: GuardTable) -> Materials:

@@ -252,7 +252,7 @@ def while_running(stage: Stage) -> dict[str, Any]:
     """The held-out shards and suites that are measured while the stage runs, made in its own folder."""
     from llmctl.stages.evaluate import suites_of
     from llmctl.stages.tokens import tokenise
-    from llmctl.suites.suite import write_suites
+    from llmctl.suites.task import write_tasks
     from llmctl.train.job import DataPart
 
     table, found = stage.table, {}
@@ -270,7 +270,7 @@ def while_running(stage: Stage) -> dict[str, Any]:
     if table.eval.suites:
         file = stage.folder / "data" / "suites.json"
         asked = EvalTable(suites=table.eval.suites, questions=table.eval.questions)
-        write_suites(file, suites_of(stage.corpus, stage.recipe, asked))
+        write_tasks(file, suites_of(stage.corpus, stage.recipe, asked))
         found["suites"] = str(file)
     return found
 

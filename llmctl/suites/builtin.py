@@ -1,4 +1,4 @@
-"""Suites made from held-out source: real code, and distractors from the same code.
+"""Tasks made from held-out source: real code, and distractors from the same code.
 
 - docstring: the summary that belongs to a function, among those of other functions of the same file;
 - next_line: the line that follows, among other lines of the same file at the same depth;
@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from llmctl.python_source import definitions, imports, parse
-from llmctl.suites.suite import Question, Suite
+from llmctl.suites.task import Question, Task
 
 VERSION = 1
 CHOICES = 4
@@ -26,8 +26,8 @@ Documents = list[tuple[str, str]]
 """(text, path)."""
 
 
-def builtin_suites(documents: Documents, seed: int, questions: int, names: Sequence[str] = ("builtin",)) -> list[Suite]:
-    """The built-in suites of these names ("builtin": all) from held-out documents, at most `questions` each; the same for
+def builtin_tasks(documents: Documents, seed: int, questions: int, names: Sequence[str] = ("builtin",)) -> list[Task]:
+    """The built-in tasks of these names ("builtin": all) from held-out documents, at most `questions` each; the same for
     the same documents and seed."""
     parsed = [(text, path) for text, path in documents if parse(text) is not None]
     makers = {
@@ -37,7 +37,7 @@ def builtin_suites(documents: Documents, seed: int, questions: int, names: Seque
         "copy": ("which names continue a list that stood before", copy_questions),
         "pattern": ("which name continues a repeating pattern", pattern_questions),
     }
-    suites = []
+    tasks = []
     for name, (description, make) in makers.items():
         if name not in names and "builtin" not in names:
             continue
@@ -46,8 +46,8 @@ def builtin_suites(documents: Documents, seed: int, questions: int, names: Seque
         chance.shuffle(found)
         size = min(POOL, len(found) // 3)
         pool, asked = found[:size], found[size : size + questions]
-        suites.append(Suite(name, VERSION, description, tuple(asked), tuple(pool)))
-    return suites
+        tasks.append(Task(name, VERSION, description, tuple(asked), tuple(pool)))
+    return tasks
 
 
 def ask(context: str, right: str, wrong: list[str], chance: random.Random) -> Question:

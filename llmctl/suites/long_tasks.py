@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmctl.suites.haystack import Haystack
-from llmctl.suites.suite import Question
+from llmctl.suites.task import Question
 from llmctl.suites.words import ADJECTIVES, NOUNS, keys, made_up
 
 VERSION = 2

@@ -14,7 +14,7 @@ from llmctl import events
 from llmctl.evals.fewshot import evaluate
 from llmctl.interrupts import StopRequest
 from llmctl.model.generate import generate
-from llmctl.suites.suite import Suite, read_suites
+from llmctl.suites.task import Task, read_tasks
 from llmctl.tokens.batch import collate
 from llmctl.tokens.order import deal
 from llmctl.tokens.rows import IGNORED, ConcatRows, PackedRows, Row
@@ -93,8 +93,8 @@ class Validation:
         return losses
 
     @cached_property
-    def _suites(self) -> list[Suite]:
-        return read_suites(Path(self.job.suites)) if self.job.suites is not None else []
+    def _suites(self) -> list[Task]:
+        return read_tasks(Path(self.job.suites)) if self.job.suites is not None else []
 
     def _scores(self, stop: StopRequest) -> dict[str, float] | None:
         """Accuracy of each suite; every rank asks every question."""

@@ -26,7 +26,7 @@ from llmctl.corpus.documents import (
 from llmctl.recipe.corpus_schema import DecontaminateTable
 from llmctl.recipe.load import load_recipe
 from llmctl.stages.corpus import all_questions
-from llmctl.suites.suite import Question, Suite
+from llmctl.suites.task import Question, Task
 
 WORDS = [f"word{n}" for n in range(300)]
 
@@ -40,7 +40,7 @@ def words(seed, count=40):
 
 def suite_of(*contexts):
     questions = tuple(Question(context, (" yes", " no"), 0) for context in contexts)
-    return Suite("own", 1, "", questions[:-1], questions[-1:])
+    return Task("own", 1, "", questions[:-1], questions[-1:])
 
 
 def rejects(corpus, source):
@@ -109,7 +109,7 @@ def test_the_share_is_that_of_the_different_ngrams(asked, document):
     def grams(tokens):
         return {tuple(tokens[i : i + 3]) for i in range(len(tokens) - 2)}
 
-    suite = Suite("own", 1, "", tuple(Question(" ".join(tokens), ("",), 0) for tokens in asked), ())
+    suite = Task("own", 1, "", tuple(Question(" ".join(tokens), ("",), 0) for tokens in asked), ())
     (held,) = Questions([suite], DecontaminateTable(ngram=3, share=1e-9)).held_by([" ".join(document)])
     shares = [len(grams(tokens) & grams(document)) / max(1, len(grams(tokens))) for tokens in asked]
     assert (held[1] if held else 0) == pytest.approx(max(shares))

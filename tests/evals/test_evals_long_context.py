@@ -16,7 +16,7 @@ from llmctl.model.attention import attention_implementation, use_packed_attentio
 from llmctl.model.build import ModelShape, build_model
 from llmctl.suites.haystack import Haystack
 from llmctl.suites.long_tasks import long_question
-from llmctl.suites.suite import Question
+from llmctl.suites.task import Question
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import torch
 
 from llmctl.evals.bits import bits_per_byte
 from llmctl.evals.continuations import Fork, continuation_log_probabilities
-from llmctl.evals.fewshot import SuiteResult, compare, evaluate
+from llmctl.evals.fewshot import TaskResult, compare, evaluate
 from llmctl.evals.positions import by_range, curve_edges, long_enough, position_losses
 from llmctl.evals.score import token_log_probabilities
 from llmctl.model.attention import use_packed_attention
 from llmctl.model.build import ModelShape, build_model
-from llmctl.suites.suite import Question, Suite
+from llmctl.suites.task import Question, Task
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,9 @@ def test_continuations_of_one_prefix_score_as_whole_sequences(model, prefix):
             np.testing.assert_allclose(mine, theirs[-len(choice) :], atol=1e-4)
 
 
-def suite_of(count: int, answer: int = 0) -> Suite:
+def suite_of(count: int, answer: int = 0) -> Task:
     questions = tuple(Question(f"# {n}\n", (f"x = {n}\n", "raise\n", "yield\n", "return\n"), answer) for n in range(count))
-    return Suite("own", 1, "", questions, questions[:3])
+    return Task("own", 1, "", questions, questions[:3])
 
 
 def test_fewshot_picks_the_likeliest_choice_per_byte(model, tokenizer):
@@ -122,8 +122,8 @@ def test_examples_that_do_not_fit_are_left_out_and_counted(model, tokenizer):
 
 
 def test_paired_comparison():
-    before = SuiteResult("s", 0, (True, False, False, False), 0)
-    after = SuiteResult("s", 0, (True, True, True, False), 0)
+    before = TaskResult("s", 0, (True, False, False, False), 0)
+    after = TaskResult("s", 0, (True, True, True, False), 0)
     difference, error = compare(before, after)
     assert difference == 0.5
     assert error == pytest.approx(math.sqrt((4 * 0.25) / 3 / 4))

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from llmctl.python_source import definitions, imports, parse
-from llmctl.suites.builtin import builtin_suites
+from llmctl.suites.builtin import builtin_tasks
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def documents(texts):
 
 @pytest.fixture(scope="module")
 def suites(documents):
-    return {suite.name: suite for suite in builtin_suites(documents, 1, 200)}
+    return {suite.name: suite for suite in builtin_tasks(documents, 1, 200)}
 
 
 def test_hundreds_of_questions_each_with_known_chance(suites):
@@ -41,13 +41,13 @@ def test_no_example_is_asked(suites):
 
 
 def test_the_same_for_the_same_seed(documents, suites):
-    again = {suite.name: suite for suite in builtin_suites(documents, 1, 200)}
+    again = {suite.name: suite for suite in builtin_tasks(documents, 1, 200)}
     assert again == suites
-    assert builtin_suites(documents, 2, 200) != list(suites.values())
+    assert builtin_tasks(documents, 2, 200) != list(suites.values())
 
 
 def test_suites_by_name(documents):
-    assert [suite.name for suite in builtin_suites(documents, 1, 10, ["copy", "module"])] == ["module", "copy"]
+    assert [suite.name for suite in builtin_tasks(documents, 1, 10, ["copy", "module"])] == ["module", "copy"]
 
 
 def test_answers_are_true(documents, suites):

@@ -1,0 +1,76 @@
+"""What a model made of a task, and how questions are put."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llmctl.suites.task import Measure, Normalisation
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How questions are put to a model: the same for all that are compared."""
+
+    seed: int = 1
+    shots: int | None = None
+    """Examples before each question; None: as many as the task comes with, and none where they are drawn."""
+    chat: bool = False
+    """Whether prompts go through the model's chat template, as one message of a user."""
+    limit: int | None = None
+    """Tokens of a prompt with its choice at most; None: the model's context."""
+    allow_code: bool = False
+    """Whether programs that a model writes are run."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """Scores of [n] questions."""
+
+    task: str
+    measure: Measure
+    normalisation: Normalisation
+    shots: int
+    values: tuple[float, ...]
+    """Of each question, in the task's measure: 0 or 1, bits per byte, a share."""
+    weights: tuple[float, ...]
+    """What each counts in the mean; they sum to 1."""
+    groups: tuple[str, ...]
+    """Of each question, as in `Question.group`."""
+    ids: tuple[str, ...]
+    also: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Values in other measures: the accuracy under each normalisation ("accuracy/byte"), "bits_per_byte" of the right choice."""
+    fewer: tuple[str, ...] = ()
+    """Questions (ids) that were asked with fewer examples, for want of room in the context."""
+    cut: tuple[str, ...] = ()
+    """Questions whose own beginning did not fit, either."""
+    prompts: tuple[str, ...] = ()
+    """The first questions' prompts as the model read them, with the right choice."""
+
+    @property
+    def value(self) -> float:
+        return float(np.dot(self.values, self.weights)) if self.values else math.nan
+
+    @property
+    def stderr(self) -> float:
+        return standard_error(self.values, self.weights, self.groups)
+
+    def mean_of(self, measure: str) -> float:
+        """The mean in one of the `also` measures."""
+        return float(np.dot(self.also[measure], self.weights))
+
+
+def standard_error(values: Sequence[float], weights: Sequence[float], groups: Sequence[str]) -> float:
+    """Of the weighted mean of independent values: the variance is estimated inside each group (stratified sampling: Cochran,
+    Sampling Techniques, 1977, section 5.4); nan where no group has two values."""
+    found = np.asarray(values, dtype=float)
+    total, known = 0.0, False
+    for group in set(groups):
+        mine = np.array([one == group for one in groups])
+        count = int(mine.sum())
+        if count > 1:
+            known = True
+            share = float(np.asarray(weights)[mine].sum())
+            total += share**2 * float(found[mine].var(ddof=1)) / count
+    return math.sqrt(total) if known else math.nan
