@@ -37,6 +37,7 @@ def test_the_paired_error_is_that_of_the_differences_in_whatever_order_the_quest
     expected = standard_error(differences, before.weights, before.groups)
     assert found.difference == pytest.approx(np.dot(differences, before.weights), abs=1e-9)
     assert found.stderr == pytest.approx(expected, nan_ok=True)
+    assert found.degrees == len(rows) - len(set(groups))
     assert found.wins + found.losses + found.ties == len(rows)
     assert (found.wins, found.losses) == (sum(d > 0 for d in differences), sum(d < 0 for d in differences))
 
