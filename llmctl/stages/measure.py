@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llmctl.stages.training import Stage
+
+Precision = Literal["auto", "bf16", "fp32"]
 
 
 @contextmanager
@@ -16,7 +18,6 @@ def opened(model: str | Path, change: Callable[[Any], None] | None = None) -> It
 
     from llmctl.model.attention import use_packed_attention
     from llmctl.model.load import load_model
-    from llmctl.model.precision import multiplies_bfloat16
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(str(model), device=device)
@@ -24,7 +25,7 @@ def opened(model: str | Path, change: Callable[[Any], None] | None = None) -> It
         change(loaded)
     use_packed_attention(loaded)
     loaded.eval()
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=multiplies_bfloat16(device)):
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=in_bfloat16):
         yield loaded
 
 
