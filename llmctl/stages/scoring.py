@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from llmctl import events
@@ -87,11 +88,20 @@ def score(checkpoints: Sequence[Checkpoint], request: Request, corpus: Path | No
         for shots in wanted:
             shots = shots_of(task, request.asking(shots))
             lines.setdefault((task.name, shots), Line(task, shots))
+    total = sum(len(line.task.questions) for line in lines.values())
     for checkpoint in checkpoints:
         tokenizer = tokenizer_for_model(checkpoint.model, checkpoint.base)
         with opened(checkpoint.model, base=checkpoint.base, precision=request.precision) as model:
-            for done, line in enumerate(lines.values(), start=1):
-                line.results[checkpoint.name] = evaluate(model, tokenizer, line.task, request.asking(line.shots))
-                events.progress(f"few-shot evaluation of {checkpoint.name}", done, len(lines), "tasks")
+            count = 0
+            for line in lines.values():
+                asking = request.asking(line.shots)
+                told = partial(tell, checkpoint.name, count, total)
+                line.results[checkpoint.name] = evaluate(model, tokenizer, line.task, asking, told)
+                count += len(line.task.questions)
+                told(len(line.task.questions))
     aggregates = [aggregate for suite in suites for aggregate in suite.aggregates]
     return Scores(request, list(checkpoints), list(lines.values()), aggregates)
+
+
+def tell(checkpoint: str, before: int, total: int, done: int) -> None:
+    events.progress(f"few-shot evaluation of {checkpoint}", before + done, total, "questions")
