@@ -164,7 +164,7 @@ def show_curves(points: Sequence[CurvePoint], curves: Sequence[TaskCurve]) -> No
     events.emit(events.Table("scores over the run ± standard error", columns, tuple(rows)))
     stage, places, last = part_for_noise(points)
     if not last:
-        events.say("signal and noise of the tasks are not measured: no stage keeps three models (checkpoint.keep_every) beside its last one")
+        events.say("signal and noise are not measured: no stage kept three models (checkpoint.keep_every) beside its last one")
         return
     found = [(curve.name, *signal_to_noise([curve.values[place] for place in places], last)) for curve in curves]
     rows = [(name, f"{100 * signal:.1f}", f"{100 * noise:.1f}", f"{ratio:.1f}") for name, signal, noise, ratio in found]
