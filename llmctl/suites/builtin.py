@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from llmctl.python_source import definitions, imports, parse
 from llmctl.suites.task import Question, Task
 
-VERSION = 1
+VERSION = 2
 CHOICES = 4
 POOL = 24
 LONGEST_CODE = 450  # characters, about 130 tokens: a prompt with three examples stays well under 1,024
@@ -52,10 +52,12 @@ def builtin_tasks(documents: Documents, seed: int, questions: int, names: Sequen
 
 
 def ask(context: str, right: str, wrong: list[str], chance: random.Random) -> Question:
-    """A question with its choices in random order."""
+    """A question with its choices in random order. White space at the end of the context goes to the choices: it is scored with
+    them, and counts in their length."""
+    space = context[len(context.rstrip()) :]
     choices = [right, *wrong]
     chance.shuffle(choices)
-    return Question(context, tuple(choices), choices.index(right))
+    return Question(context.rstrip(), tuple(space + choice for choice in choices), choices.index(right))
 
 
 def docstring_questions(documents: Documents, chance: random.Random) -> Iterator[Question]:
