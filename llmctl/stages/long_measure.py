@@ -140,6 +140,7 @@ def measure(model: Any, tokenizer: Any, found: Materials, curve_alone: bool = Fa
     from llmctl.evals.fewshot import evaluate
     from llmctl.evals.long_context import answer
     from llmctl.evals.positions import position_losses
+    from llmctl.evals.result import Asking
 
     measured = Measured()
     if found.sequences:
@@ -153,6 +154,6 @@ def measure(model: Any, tokenizer: Any, found: Materials, curve_alone: bool = Fa
     measured.bits, _ = document_bits(model, tokenizer, found.texts, found.short)
     for done, suite in enumerate(found.suites, start=1):
         shots, limit = found.guard.shots, found.short
-        measured.suites[suite.name] = evaluate(model, tokenizer, suite, shots, found.seed, limit)
+        measured.suites[suite.name] = evaluate(model, tokenizer, suite, Asking(found.seed, shots, limit=limit))
         events.progress("few-shot evaluation", done, len(found.suites), "suites")
     return measured
