@@ -23,6 +23,8 @@ class Generation:
     tokens: int
     ended: bool
     """Whether the model ended it with a stop token or a stop text, and not the limit."""
+    finite: bool = True
+    """Whether all logits that it comes from are numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +100,37 @@ def generate_batch(model: Any, tokenizer: Any, rows: list[Row], sampling: Sampli
     mask = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows], device=model.device)
     draws = [row.noise for row in rows if row.noise is not None]
     drawing = [Draw(torch.stack(draws).to(model.device), width, sampling)] if draws else []
+    watch = Watch(len(rows), model.device)
     stopping = [StopTexts(tokenizer, sampling.stop, width, stop_ids)] if sampling.stop else []
     with attention_implementation(model, "sdpa"):
         out = model.generate(
             input_ids=tokens, attention_mask=mask, max_new_tokens=sampling.max_tokens, do_sample=False, eos_token_id=stop_ids,
-            pad_token_id=pad, use_cache=True, logits_processor=drawing, stopping_criteria=stopping,
+            pad_token_id=pad, use_cache=True, logits_processor=[watch, *drawing], stopping_criteria=stopping,
             repetition_penalty=1.0,  # or that of the checkpoint's generation_config.json
         )  # fmt: skip
-    return [generation_of(tokenizer, row, stop_ids, sampling.stop) for row in out[:, width:].tolist()]
+    written = zip(out[:, width:].tolist(), watch.finite.tolist(), strict=True)
+    return [generation_of(tokenizer, new, stop_ids, sampling.stop, finite) for new, finite in written]
 
 
-def generation_of(tokenizer: Any, new: list[int], stop_ids: list[int], stops: Sequence[str]) -> Generation:
+def generation_of(tokenizer: Any, new: list[int], stop_ids: list[int], stops: Sequence[str], finite: bool) -> Generation:
     """What was written before the first stop token and the first stop text."""
     end = next((index for index, token in enumerate(new) if token in stop_ids), None)
     kept = new[:end]
     text = tokenizer.decode(kept)
     at = min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
-    return Generation(text[:at], len(kept), end is not None or at is not None)
+    return Generation(text[:at], len(kept), end is not None or at is not None, finite)
+
+
+class Watch:
+    """A logits processor that changes nothing: whether each row's logits were numbers so far."""
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.finite = torch.ones(rows, dtype=torch.bool, device=device)
+
+    def __call__(self, tokens: Tensor, scores: Tensor) -> Tensor:
+        """scores [B, V]; a token that may not come has minus infinity"""
+        self.finite &= scores.amax(-1).isfinite()
+        return scores
 
 
 class Draw:

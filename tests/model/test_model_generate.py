@@ -55,6 +55,16 @@ def test_samples_are_the_same_whatever_the_batch(model, tokenizer, encoded):
     assert texts_of(generate_samples(model, tokenizer, encoded, sampling, stops, seed=6)) != whole
 
 
+def test_prompts_samples_and_tokens_are_drawn_apart(model, tokenizer, encoded):
+    sampling = Sampling(12, (), temperature=1.0, samples=2)
+    found = texts_of(generate_samples(model, tokenizer, [encoded[0]] * 2, sampling, [1]))
+    assert len({text for texts in found for text in texts}) == 4
+    draws = torch.stack([noise(f"1/{number}/0", sampling) for number in range(400)])
+    draw = Draw(draws, 7, sampling)
+    first, second = (draw(torch.zeros(400, 7 + step), torch.zeros(400, 2)).argmax(-1) for step in (0, 1))
+    assert 150 < int((first == second).sum()) < 250
+
+
 def test_more_samples_begin_with_the_fewer(model, tokenizer, encoded):
     few, many = (
         texts_of(generate_samples(model, tokenizer, encoded, Sampling(8, (), 1.0, samples=count), [1])) for count in (2, 4)
