@@ -8,7 +8,7 @@ import torch
 
 from llmctl.errors import StageFailed, UserError
 from llmctl.evals import generated
-from llmctl.evals.code_runner import Outcome
+from llmctl.evals.code_runner import Limits, Outcome, run_programs
 from llmctl.evals.fewshot import evaluate
 from llmctl.evals.generated import program, program_values
 from llmctl.evals.prompts import encode
@@ -111,7 +111,19 @@ def test_values_are_means_over_samples(model, tokenizer):
     assert evaluate(model, tokenizer, task, Asking(seed=4)).answers != first.answers
 
 
-def test_pass_at_k_of_samples():
+def test_pass_at_k_is_of_the_samples_k(model, tokenizer, monkeypatch):
+    texts = ("    return 2 * x", "    return 3 * x", "    while True: x", "    return 2 * x")
+    written = [generated.Generation(text, 5, True) for text in texts]
+    monkeypatch.setattr(generated, "generate_samples", lambda *_, **__: [written] * 2)
+    monkeypatch.setattr(generated, "run_programs", lambda sources: run_programs(sources, Limits(seconds=2.0)))
+    task = task_of("pass_at_k", PROGRAMS, sampling=replace(ONCE, samples=4, k=2))
+    result = evaluate(model, tokenizer, task, Asking(allow_code=True))
+    assert result.values == pytest.approx((5 / 6, 1 / 2))
+    assert result.also["pass@1"] == (0.5, 0.25)
+    assert result.also["timed_out"] == (0.25, 0.25)
+
+
+def test_values_of_programs():
     passed, failed, late = Outcome("passed"), Outcome("failed", "no"), Outcome("timed out", "late")
     values, more = program_values([[passed, failed, late], [failed] * 3, [passed, passed, failed]], 2)
     assert values == pytest.approx([2 / 3, 0, 1])
