@@ -86,8 +86,8 @@ def load_tasks(names: Sequence[str], include: Path | None = None) -> HarnessTask
     with quiet():
         manager = _manager(wanted, include)
         for name in wanted:
-            with _hub_or_cache() as answers:
-                found = _load(manager, name, answers)
+            with _hub_or_cache() as silence:
+                found = _load(manager, name, silence)
             tasks |= found["tasks"]
             groups |= found.get("groups", {})
     loaded = {"tasks": tasks, "groups": groups, "group_map": {name: group.child_names for name, group in groups.items()}}
@@ -112,19 +112,15 @@ def _manager(names: Sequence[str], include: Path | None) -> Any:
     return manager
 
 
-def _load(manager: Any, name: str, hub_answers: bool) -> Any:
+def _load(manager: Any, name: str, silence: str) -> Any:
     try:
         return manager.load(name)
-    except UserError:
-        raise
     except ConnectionError as error:
-        hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        why = str(error).splitlines()[0]
         raise UserError(
-            f"{HARNESS}{name}: its data set is not on this machine"
-            f"{'' if hub_answers else f', and {hub} does not answer'}: {why}. Point HF_HOME at a copy of the cache of a machine "
-            "that has it (and set HF_DATASETS_OFFLINE=1), or give a task of your own whose dataset_path is json and whose "
-            "dataset_kwargs name local files"
+            f"{HARNESS}{name}: its data set is not on this machine, and could not be fetched: "
+            f"{silence or 'the connection broke'}: {str(error).splitlines()[0]}. Point HF_HOME at a copy of the cache of one "
+            "that has it (HF_DATASETS_OFFLINE=1 keeps to the cache), or give a task of your own whose dataset_path is json and "
+            "whose dataset_kwargs name local files"
         ) from None
     except Exception as error:  # tasks are programs of their authors: anything may go wrong in them
         told = (str(error).strip() or "no message").splitlines()[0]
@@ -132,17 +128,22 @@ def _load(manager: Any, name: str, hub_answers: bool) -> Any:
 
 
 @contextlib.contextmanager
-def _hub_or_cache() -> Iterator[bool]:
-    """Whether the hub answers. Where it does not, `datasets` looks into its cache alone, and says at once what is missing."""
+def _hub_or_cache() -> Iterator[str]:
+    """Why the hub is not to be asked; empty: it answers. Where it is not, `datasets` looks into its cache alone, and says at
+    once what is missing."""
     import datasets.config
     from huggingface_hub import constants
 
-    answers = not constants.is_offline_mode() and _hub_answers(constants.ENDPOINT)
+    silence = ""
+    if constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE:
+        silence = "HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set"
+    elif not _hub_answers(constants.ENDPOINT):
+        silence = f"{constants.ENDPOINT} does not answer"
     before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    if not answers:
+    if silence:
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
-        yield answers
+        yield silence
     finally:
         datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 

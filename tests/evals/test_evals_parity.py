@@ -1,10 +1,10 @@
 """Scores are those of lm-evaluation-harness's own model class, token by token, on the same requests."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness_tasks import write_own_tasks
 from lm_eval.api.instance import Instance
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
@@ -138,72 +138,9 @@ def test_a_choice_that_gives_no_token_is_refused(both):
         both[0].loglikelihood(requests("loglikelihood", [("x =", "")]))
 
 
-CHOICES = """
-task: own_colours
-dataset_path: json
-dataset_kwargs:
-  data_files: {{test: {folder}/test.jsonl, train: {folder}/train.jsonl}}
-test_split: test
-training_split: train
-fewshot_split: train
-output_type: multiple_choice
-doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: "{{{{answer}}}}"
-metric_list:
-  - {{metric: acc, aggregation: mean, higher_is_better: true}}
-  - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
-metadata: {{version: 2.0}}
-"""
-GENERATED = """
-task: own_sums
-dataset_path: json
-dataset_kwargs:
-  data_files: {{test: {folder}/test.jsonl}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{question}}}}"
-doc_to_target: "{{{{choices[0]}}}}"
-generation_kwargs: {{until: ["\\n"], max_gen_toks: 6, do_sample: false}}
-metric_list:
-  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
-"""
-ROLLING = """
-task: own_text
-dataset_path: json
-dataset_kwargs:
-  data_files: {{test: {folder}/test.jsonl}}
-test_split: test
-output_type: loglikelihood_rolling
-doc_to_text: ""
-doc_to_target: "{{{{question}}}}"
-metric_list:
-  - {{metric: word_perplexity}}
-  - {{metric: bits_per_byte}}
-"""
-GROUP = """
-group: own_all
-task: [own_colours, own_sums]
-aggregate_metric_list:
-  - {metric: acc, weight_by_size: true}
-"""
-
-
 @pytest.fixture(scope="module")
 def own(tmp_path_factory) -> Path:
-    """A folder with tasks and their data."""
-    folder = tmp_path_factory.mktemp("own")
-    things = ["sky", "grass", "snow", "coal", "blood", "lemon", "sea", "ash", "moss", "milk"]
-    rows = [
-        {"question": f"Which colour is {thing}?", "choices": ["blue", "dark green", "white", "red"], "answer": n % 4}
-        for n, thing in enumerate(things)
-    ]
-    for name, part in (("train", rows[:4]), ("test", rows[4:])):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    for name, text in (("colours", CHOICES), ("sums", GENERATED), ("text", ROLLING)):
-        (folder / f"{name}.yaml").write_text(text.format(folder=folder))
-    (folder / "all.yaml").write_text(GROUP)
-    return folder
+    return write_own_tasks(tmp_path_factory.mktemp("own"))
 
 
 def test_own_tasks_end_to_end_are_as_lm_eval_runs_them(folder, own, capfd):
