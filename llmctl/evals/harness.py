@@ -178,7 +178,7 @@ def evaluate_harness(
     if asking.chat and not tokenizer.chat_template:
         raise UserError("the checkpoint's tokenizer has no chat template: leave --chat out, and plain prompts are asked")
     limit = int(asking.limit or model.config.get_text_config().max_position_embeddings)
-    scorer = harness_model(model, tokenizer, limit)
+    scorer = harness_model(model, tokenizer, limit, asking.seed)
     _set(tasks, asking)
     os.environ.setdefault("DISABLE_MULTIPROC", "1")  # a process for every core, for a standard error
     with quiet():

@@ -12,14 +12,17 @@ from llmctl.errors import StageFailed, UserError
 from llmctl.evals.continuations import BranchScore, NotFinite
 from llmctl.evals.prompts import Pair
 from llmctl.evals.shared import scores_of
-from llmctl.model.generate import generate
+from llmctl.model.generate import generate_samples
+from llmctl.suites.task import Sampling
+from llmctl.tokens.template import special_pattern
 
 NAME = "lm-evaluation-harness"
 LONGEST_ANSWER = 256  # tokens, where a task does not say: as HFLM
 
 
-def harness_model(model: Any, tokenizer: Any, limit: int) -> Any:
-    """An `lm_eval.api.model.TemplateLM` that scores with `model` in a context of `limit` tokens.
+def harness_model(model: Any, tokenizer: Any, limit: int, seed: int = 1) -> Any:
+    """An `lm_eval.api.model.TemplateLM` that scores with `model` in a context of `limit` tokens; answers that are drawn
+    come from `seed`.
 
     Its `cut` counts what did not fit, by task: {task: {number of the question}}. `model` attends to packed documents
     (`use_packed_attention`). The class is made here, for lm_eval takes 6 s to import.
@@ -29,6 +32,7 @@ def harness_model(model: Any, tokenizer: Any, limit: int) -> Any:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     out, err = sys.stdout, sys.stderr
+    special = special_pattern(tokenizer)
 
     class Scorer(TemplateLM):
         def __init__(self) -> None:
@@ -97,23 +101,26 @@ def harness_model(model: Any, tokenizer: Any, limit: int) -> Any:
                         f"{requests[numbers[0]].task_name}: answers of up to {longest} tokens are asked for, and the model's "
                         f"context holds {limit} with the question"
                     )
-                if told.get("do_sample"):
-                    raise UserError(f"{requests[numbers[0]].task_name}: its answers are drawn at random; llmctl asks greedily")
                 prompts = [self._prompt(requests[number], limit - longest) for number in numbers]
+                keys = [f"{requests[number].task_name}/{number}" for number in numbers]
+                sampling = Sampling(
+                    longest, tuple(filter(None, stops)), float(told.get("temperature") or 0.0), float(told.get("top_p") or 1.0)
+                )
                 with speaking(out, err):
-                    answers = generate(model, tokenizer, prompts, longest, [self.eot_token_id])
-                for number, answer in zip(numbers, answers, strict=True):
-                    found[number] = postprocess_generated_text(answer.text, stops, None)
+                    answers = generate_samples(
+                        model, tokenizer, prompts, sampling, [self.eot_token_id], seed=seed, keys=keys, task=NAME
+                    )
+                for number, (answer,) in zip(numbers, answers, strict=True):
+                    if not answer.finite:
+                        raise broken(number, len(requests))
+                    found[number] = postprocess_generated_text(special.sub("", answer.text), stops, None)
             return found
 
-        def _prompt(self, request: Any, room: int) -> str:
-            """The prompt as text whose tokens, without any added, are those that HFLM reads."""
-            ids = self.tok_encode(request.args[0])
+        def _prompt(self, request: Any, room: int) -> list[int]:
+            ids = self.tok_encode(request.args[0]) or [self.prefix_token_id]
             if len(ids) > room:
                 self.cut.setdefault(str(request.task_name), set()).add(request.doc_id or 0)
-                return tokenizer.decode(ids[-room:])
-            plain = tokenizer.encode(request.args[0], add_special_tokens=False)
-            return tokenizer.decode(ids[: len(ids) - len(plain)]) + request.args[0]
+            return ids[-room:]
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
             return tokenizer.apply_chat_template(
@@ -156,11 +163,15 @@ def scored(model: Any, questions: Sequence[Sequence[Pair]]) -> list[BranchScore]
     try:
         found = scores_of(model, questions, lambda done: events.progress(NAME, done, len(questions), "questions"))
     except NotFinite as error:
-        raise StageFailed(
-            f"{NAME}: the model's logits are no numbers (NaN or infinite) at question {error.fork} of {len(questions)}, and "
-            "nothing is scored. Its weights are broken, or its precision is too low: try --precision fp32"
-        ) from None
+        raise broken(error.fork, len(questions)) from None
     return [score for of_one in found for score in of_one]
+
+
+def broken(number: int, of: int) -> StageFailed:
+    return StageFailed(
+        f"{NAME}: the model's logits are no numbers (NaN or infinite) at question {number} of {of}, and nothing is scored. "
+        "Its weights are broken, or its precision is too low: try --precision fp32"
+    )
 
 
 def alike(settings: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[int]]]:

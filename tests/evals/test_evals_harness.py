@@ -12,7 +12,7 @@ from harness_tasks import write_own_tasks
 from huggingface_hub import constants
 from lm_eval.utils import make_table
 
-from llmctl.errors import UserError
+from llmctl.errors import StageFailed, UserError
 from llmctl.evals.harness import evaluate_harness, load_tasks
 from llmctl.evals.harness_format import ModelScores, harness_results, write_results
 from llmctl.evals.result import Asking, TaskResult
@@ -174,3 +174,10 @@ def test_lm_eval_is_imported_by_no_module_of_llmctl_before_a_task_of_it_is_asked
 
     code = "import sys, llmctl.evals.harness, llmctl.evals.harness_format; sys.exit('lm_eval' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_logits_that_are_no_numbers_are_told(own, model, tokenizer):
+    model.lm_head.weight.data[3] = float("nan")
+    for task in ("own_colours", "own_sums", "own_text"):
+        with pytest.raises(StageFailed, match="no numbers"):
+            evaluate_harness(model, tokenizer, load_tasks([task], own), Asking())
