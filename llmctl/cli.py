@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llmctl import __version__
+from llmctl.cli_eval import probe
 from llmctl.cli_inspect import bench, inspecting, plan, tokenizers
 from llmctl.cli_models import average, export, merge
 from llmctl.cli_options import (
@@ -124,6 +125,7 @@ app.command()(merge)
 app.command()(export)
 app.command()(bench)
 app.command()(plan)
+app.command()(probe)
 
 
 @app.command("eval")

@@ -14,14 +14,24 @@ def opened(model: str | Path, change: Callable[[Any], None] | None = None) -> It
     to it in memory."""
     import torch
 
-    from llmctl.model.attention import use_packed_attention
     from llmctl.model.load import load_model
-    from llmctl.model.precision import multiplies_bfloat16
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(str(model), device=device)
     if change is not None:
         change(loaded)
+    with measuring(loaded, device) as ready:
+        yield ready
+
+
+@contextmanager
+def measuring(loaded: Any, device: str) -> Iterator[Any]:
+    """A model that is on `device` already, ready for packed scoring, without gradients."""
+    import torch
+
+    from llmctl.model.attention import use_packed_attention
+    from llmctl.model.precision import multiplies_bfloat16
+
     use_packed_attention(loaded)
     loaded.eval()
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=multiplies_bfloat16(device)):
