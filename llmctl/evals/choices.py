@@ -1,82 +1,117 @@
-"""Few-shot accuracy by likelihood, with its standard error, and paired comparison of two models."""
+"""Tasks of choices: the likeliest choice is the model's answer."""
 
 import math
-import random
-from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from llmctl.evals.continuations import Fork, continuation_log_probabilities
-from llmctl.suites.task import Question
+from llmctl import events
+from llmctl.errors import StageFailed, UserError
+from llmctl.evals.continuations import BranchScore, NotFinite
+from llmctl.evals.prompts import Pair, encode_pairs, examples_of, pairs_of, shots_of
+from llmctl.evals.result import Asking, TaskResult
+from llmctl.evals.shared import scores_of
+from llmctl.suites.task import Normalisation, Question, Task
 
 
-@dataclass(frozen=True, slots=True)
-class TaskResult:
-    suite: str
-    shots: int
-    correct: tuple[bool, ...]
-    """Question by question, for paired comparison."""
-    truncated: int
-    """Questions that were longer than the context with all examples: some were left out, or the question's beginning."""
+def score_choices(model: Any, tokenizer: Any, task: Task, asking: Asking) -> TaskResult:
+    """Accuracy, or bits per byte of the right choice; every question's value in both, and under every normalisation.
 
-    @property
-    def accuracy(self) -> float:
-        return sum(self.correct) / max(1, len(self.correct))
-
-    @property
-    def stderr(self) -> float:
-        """Standard error of the accuracy (binomial)."""
-        return math.sqrt(self.accuracy * (1 - self.accuracy) / max(1, len(self.correct)))
-
-
-def examples(suite: Suite, shots: int, seed: int) -> list[Question]:
-    """The examples of a suite's prompts: the same for every question and every model."""
-    return random.Random(f"{seed}/{suite.name}/{shots}").sample(suite.pool, min(shots, len(suite.pool)))
-
-
-def evaluate(model: Any, tokenizer: Any, suite: Suite, shots: int, seed: int, limit: int | None = None) -> TaskResult:
-    """The choice with the highest log-likelihood per byte is the model's answer.
-
-    What does not fit into `limit` tokens (left out: the model's context) is left out, examples first, and the questions where
-    that happened are counted.
+    Raises:
+        StageFailed: the model's logits are no numbers at a question.
+        UserError: a choice gives no token of its own, or the task has not so many examples.
     """
-    limit = int(limit or model.config.max_position_embeddings)
-    examples_first = [tokenize(tokenizer, example.solved + "\n") for example in examples(suite, shots, seed)]
-    prefixes = [list(chain.from_iterable(examples_first[skipped:])) for skipped in range(len(examples_first) + 1)]
-    asked: dict[int, list[int]] = {}
-    """Questions by the number of examples that are left out."""
-    encoded: list[Fork] = []
-    cut = 0
-    for number, question in enumerate(suite.questions):
-        choices = [tokenize(tokenizer, choice)[: limit - 1] for choice in question.choices]
-        longest = max(map(len, choices))
-        whole = tokenize(tokenizer, question.context)
-        context = whole[-(limit - longest) :]
-        cut += len(context) < len(whole) or longest == limit - 1
-        room = limit - longest - len(context)
-        skipped = next(index for index, prefix in enumerate(prefixes) if len(prefix) <= room)
-        asked.setdefault(skipped, []).append(number)
-        encoded.append(Fork(context, choices))
-    correct = [False] * len(suite.questions)
-    for skipped, numbers in asked.items():
-        scores = continuation_log_probabilities(model, prefixes[skipped], [encoded[number] for number in numbers])
-        for number, of_choices in zip(numbers, scores, strict=True):
-            question = suite.questions[number]
-            per_byte = [float(s.sum()) / len(c.encode()) for s, c in zip(of_choices, question.choices, strict=True)]
-            correct[number] = int(np.argmax(per_byte)) == question.answer
-    truncated = max(cut, sum(len(numbers) for skipped, numbers in asked.items() if skipped))
-    return TaskResult(suite.name, shots, tuple(correct), truncated)
+    limit = int(asking.limit or model.config.get_text_config().max_position_embeddings)
+    asked, fewer, cut = fitting(tokenizer, task, asking, limit)
+    scores = _scored(model, task, asked)
+    without = None
+    if task.normalisation == "unconditional":
+        pairs = [encode_pairs(tokenizer, [(q.unconditional, choice) for choice in q.choices]) for q in task.questions]
+        without = _scored(model, task, pairs)
+    also: dict[str, list[float]] = {}
+    for number, question in enumerate(task.questions):
+        for measure, value in measures(question, scores[number], without[number] if without else None).items():
+            also.setdefault(measure, []).append(value)
+    primary = "bits_per_byte" if task.measure == "bits_per_byte" else f"accuracy/{task.normalisation}"
+    return TaskResult(
+        task.name,
+        task.measure,
+        task.normalisation,
+        shots_of(task, asking),
+        tuple(also.get(primary, ())),
+        tuple(task.weights),
+        tuple(question.group for question in task.questions),
+        tuple(question.id or str(number) for number, question in enumerate(task.questions)),
+        {measure: tuple(values) for measure, values in also.items()},
+        fewer,
+        cut,
+        tuple(shown(tokenizer, pairs[q.answer]) for pairs, q in zip(asked[: asking.show], task.questions, strict=False)),
+        tuple(tuple(choice.total for choice in of_question) for of_question in scores),
+    )
 
 
-def tokenize(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def fitting(tokenizer: Any, task: Task, asking: Asking, limit: int) -> tuple[list[list[Pair]], tuple[str, ...], tuple[str, ...]]:
+    """The prompt and each choice of every question, of at most `limit` tokens beside the last one, which is only predicted: the
+    first examples are left out as need be, then the question's beginning. The questions (ids) where either happened follow.
+
+    Raises:
+        UserError: a choice gives no token of its own.
+    """
+    found, fewer, cut = [], [], []
+    for number, (question, examples) in enumerate(zip(task.questions, examples_of(task, asking), strict=True)):
+        name = question.id or str(number)
+        for left_out in range(len(examples) + 1):
+            pairs = pairs_of(tokenizer, question, examples[left_out:], asking.chat)
+            if max(len(context) + len(choice) for context, choice in pairs) <= limit + 1:
+                break
+        else:
+            left_out = len(examples)
+            cut.append(name)
+            pairs = [shortened(pair, limit) for pair in pairs]
+        if left_out:
+            fewer.append(name)
+        empty = next((choice for (_, ids), choice in zip(pairs, question.choices, strict=True) if not ids), None)
+        if empty is not None:
+            raise UserError(f"{task.name}, question {name}: the choice {empty!r} gives no token of its own after its prompt")
+        found.append(pairs)
+    return found, tuple(fewer), tuple(cut)
 
 
-def compare(before: TaskResult, after: TaskResult) -> tuple[float, float]:
-    """Difference of the accuracies on the same questions, and its standard error from the paired differences."""
-    differences = np.array(after.correct, dtype=float) - np.array(before.correct, dtype=float)
-    if len(differences) < 2:
-        return float(differences.sum()), float("nan")
-    return float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(len(differences)))
+def shortened(pair: Pair, limit: int) -> Pair:
+    """A prompt and a choice without the tokens at the beginning that are too many; one of the prompt stays."""
+    context, choice = pair
+    choice = choice[:limit]
+    return context[-max(1, limit + 1 - len(choice)) :], choice
+
+
+def _scored(model: Any, task: Task, asked: list[list[Pair]]) -> list[list[BranchScore]]:
+    try:
+        return scores_of(model, asked, lambda done: events.progress(task.name, done, len(asked), "questions"))
+    except NotFinite as error:
+        name = task.questions[error.fork].id or str(error.fork)
+        raise StageFailed(
+            f"{task.name}, question {name}: the model's logits are no numbers (NaN or infinite), and nothing is scored. "
+            "Its weights are broken, or its precision is too low: try --precision fp32"
+        ) from None
+
+
+def measures(question: Question, scores: list[BranchScore], without: list[BranchScore] | None) -> dict[str, float]:
+    """The value of a question under each normalisation, and the bits that each byte of the right choice takes."""
+    totals = np.array([score.total for score in scores])
+    divisors: dict[Normalisation, list[int]] = {
+        "none": [1] * len(scores),
+        "character": [len(choice) for choice in question.choices],
+        "byte": [len(choice.encode()) for choice in question.choices],
+        "token": [len(score.log_probabilities) for score in scores],
+    }
+    found = {f"accuracy/{name}": float(np.argmax(totals / sizes) == question.answer) for name, sizes in divisors.items()}
+    if without is not None:
+        surplus = totals - [score.total for score in without]
+        found["accuracy/unconditional"] = float(np.argmax(surplus) == question.answer)
+    size = divisors["byte"][question.answer]
+    return found | {"bits_per_byte": -float(totals[question.answer]) / math.log(2) / size}
+
+
+def shown(tokenizer: Any, pair: Pair) -> str:
+    """A prompt as the model reads it, special tokens and all, with the choice after a mark."""
+    return f"{tokenizer.decode(pair[0])}⟦{tokenizer.decode(pair[1])}⟧"

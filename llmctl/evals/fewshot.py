@@ -10,7 +10,7 @@ def evaluate(model: Any, tokenizer: Any, task: Task, asking: Asking) -> TaskResu
     """`model` attends to packed documents (`use_packed_attention`).
 
     Raises:
-        NotFinite: the model's logits are no numbers at a question, which is named.
+        StageFailed: the model's logits are no numbers at a question, which is named.
         UserError: the task does not come with so many examples.
     """
     if task.measure in GENERATED:

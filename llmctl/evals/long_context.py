@@ -52,7 +52,7 @@ def answer(model: Any, question: LongQuestion) -> Answered:
     chosen, written = 0, 0
     for number, (blank, of_choices) in enumerate(zip(question.blanks, scores, strict=True)):
         sizes = [len(choice.encode()) for choice in blank.text.choices]
-        per_byte = [float(score.log_probabilities.sum()) / size for score, size in zip(of_choices, sizes, strict=True)]
+        per_byte = [score.total / size for score, size in zip(of_choices, sizes, strict=True)]
         chosen += int(np.argmax(per_byte)) == blank.text.answer
         written += written == number and bool(of_choices[blank.text.answer].likeliest.all())
     count = len(question.blanks)

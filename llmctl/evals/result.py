@@ -22,6 +22,8 @@ class Asking:
     """Tokens of a prompt with its choice at most; None: the model's context."""
     allow_code: bool = False
     """Whether programs that a model writes are run."""
+    show: int = 0
+    """Prompts that are kept to be read, of the first questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class TaskResult:
     """Questions whose own beginning did not fit, either."""
     prompts: tuple[str, ...] = ()
     """The first questions' prompts as the model read them, with the right choice."""
+    log_likelihoods: tuple[tuple[float, ...], ...] = ()
+    """Of each question's choices, nats."""
 
     @property
     def value(self) -> float:

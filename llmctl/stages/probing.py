@@ -174,7 +174,7 @@ def _contenders(model: str, name: str, job: Job, wish: Wish) -> tuple[list[tuple
     found: list[tuple[Any, bool]] = []
     chosen: dict[str, dict[str, Any]] = {}
     for title in (name, UNTRAINED):
-        with opened(model) if title == name else measuring(new_model(model, wish.seed).to(device), device) as loaded:
+        with opened(model) if title == name else measuring(new_model(model, wish.seed).to(device)) as loaded:
             longest = int(loaded.config.get_text_config().max_position_embeddings)
             sequences, cut = sequences_of(tokenizer, job.texts, longest)
             if cut and title == name:

@@ -15,12 +15,19 @@ from collections.abc import Iterator, Sequence
 from llmctl.python_source import definitions, imports, parse
 from llmctl.suites.task import Question, Task
 
-VERSION = 1
+VERSION = 2
 CHOICES = 4
 POOL = 24
 LONGEST_CODE = 450  # characters, about 130 tokens: a prompt with three examples stays well under 1,024
 LONGEST_FUNCTION = 600
 PER_FILE = 24
+TASKS = {
+    "docstring": "which docstring belongs to this function",
+    "next_line": "which line comes next",
+    "module": "which module a name is imported from",
+    "copy": "which names continue a list that stood before",
+    "pattern": "which name continues a repeating pattern",
+}
 
 Documents = list[tuple[str, str]]
 """(text, path)."""
@@ -30,15 +37,9 @@ def builtin_tasks(documents: Documents, seed: int, questions: int, names: Sequen
     """The built-in tasks of these names ("builtin": all) from held-out documents, at most `questions` each; the same for
     the same documents and seed."""
     parsed = [(text, path) for text, path in documents if parse(text) is not None]
-    makers = {
-        "docstring": ("which docstring belongs to this function", docstring_questions),
-        "next_line": ("which line comes next", next_line_questions),
-        "module": ("which module a name is imported from", module_questions),
-        "copy": ("which names continue a list that stood before", copy_questions),
-        "pattern": ("which name continues a repeating pattern", pattern_questions),
-    }
+    makers = (docstring_questions, next_line_questions, module_questions, copy_questions, pattern_questions)
     tasks = []
-    for name, (description, make) in makers.items():
+    for (name, description), make in zip(TASKS.items(), makers, strict=True):
         if name not in names and "builtin" not in names:
             continue
         chance = random.Random(f"{seed}/{name}/{VERSION}")
@@ -51,10 +52,12 @@ def builtin_tasks(documents: Documents, seed: int, questions: int, names: Sequen
 
 
 def ask(context: str, right: str, wrong: list[str], chance: random.Random) -> Question:
-    """A question with its choices in random order."""
+    """A question with its choices in random order. White space at the end of the context goes to the choices: it is scored with
+    them, and counts in their length."""
+    space = context[len(context.rstrip()) :]
     choices = [right, *wrong]
     chance.shuffle(choices)
-    return Question(context, tuple(choices), choices.index(right))
+    return Question(context.rstrip(), tuple(space + choice for choice in choices), choices.index(right))
 
 
 def docstring_questions(documents: Documents, chance: random.Random) -> Iterator[Question]:

@@ -40,6 +40,8 @@ class Question:
     """Answers that a generated one is held against."""
     tests: str = ""
     """Code that fails if a generated program, which stands before it, is wrong."""
+    program_prefix: str = ""
+    """What a generated program begins with: code of the prompt that the answer goes on with."""
 
     @property
     def solved(self) -> str:
@@ -87,10 +89,14 @@ class Task:
     sampling: Sampling = Sampling()
     of: int = 0
     """Questions that the task has, where not all are asked; 0: all are."""
+    shots: int | None = None
+    """Examples that the source puts before its questions, where `Question.examples` holds several in one text."""
 
     @property
     def own_shots(self) -> int | None:
         """How many examples the source puts before its questions; None: they are drawn from the pool."""
+        if self.shots is not None:
+            return self.shots
         return None if self.pool else max((len(question.examples) for question in self.questions), default=0)
 
     @property

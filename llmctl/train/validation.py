@@ -12,6 +12,7 @@ import torch
 
 from llmctl import events
 from llmctl.evals.fewshot import evaluate
+from llmctl.evals.result import Asking
 from llmctl.interrupts import StopRequest
 from llmctl.model.generate import generate
 from llmctl.suites.task import Task, read_tasks
@@ -93,17 +94,17 @@ class Validation:
         return losses
 
     @cached_property
-    def _suites(self) -> list[Task]:
-        return read_tasks(Path(self.job.suites)) if self.job.suites is not None else []
+    def _tasks(self) -> list[Task]:
+        return read_tasks(Path(self.job.tasks)) if self.job.tasks is not None else []
 
     def _scores(self, stop: StopRequest) -> dict[str, float] | None:
         """Accuracy of each suite; every rank asks every question."""
         scores, shots = {}, self.job.settings.eval.shots
-        for suite in self._suites:
+        for task in self._tasks:
             if agreed_maximum(self.engine, stop.number):
                 return None
             with self._model() as model:
-                scores[suite.name] = evaluate(model, self._tokenizer, suite, shots, self.job.seed).accuracy
+                scores[task.name] = evaluate(model, self._tokenizer, task, Asking(self.job.seed, shots)).value
         return scores
 
     def _show_samples(self, stop: StopRequest) -> None:

@@ -1,20 +1,17 @@
 """Scores from a model: the same however sequences are packed, and right where the answer is known."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from llmctl.evals.bits import bits_per_byte
-from llmctl.evals.continuations import Fork, continuation_log_probabilities
-from llmctl.evals.fewshot import TaskResult, compare, evaluate
+from llmctl.evals.continuations import Fork, NotFinite, continuation_log_probabilities
 from llmctl.evals.positions import by_range, curve_edges, long_enough, position_losses
 from llmctl.evals.score import token_log_probabilities
 from llmctl.model.attention import use_packed_attention
 from llmctl.model.build import ModelShape, build_model
-from llmctl.suites.task import Question, Task
 
 
 @pytest.fixture(scope="module")
@@ -85,46 +82,37 @@ def test_continuations_of_one_prefix_score_as_whole_sequences(model, prefix):
     ]
     ours = continuation_log_probabilities(model, first, forks, tokens_per_pass=150)
     for fork, scores in zip(forks, ours, strict=True):
-        whole = token_log_probabilities(model, [first + fork.trunk + choice for choice in fork.choices])
-        for mine, theirs, choice in zip(scores, whole, fork.choices, strict=True):
+        whole = token_log_probabilities(model, [first + fork.trunk + choice for choice in fork.branches])
+        for mine, theirs, choice in zip(scores, whole, fork.branches, strict=True):
             np.testing.assert_allclose(mine, theirs[-len(choice) :], atol=1e-4)
 
 
-def suite_of(count: int, answer: int = 0) -> Task:
-    questions = tuple(Question(f"# {n}\n", (f"x = {n}\n", "raise\n", "yield\n", "return\n"), answer) for n in range(count))
-    return Task("own", 1, "", questions, questions[:3])
+def test_branches_may_begin_with_tokens_that_are_not_scored(model):
+    """As where a blank is filled in the prompt itself: each branch has a prompt of its own."""
+    generator = np.random.default_rng(1)
+    first, trunk = generator.integers(0, 512, 20).tolist(), generator.integers(0, 512, 3).tolist()
+    branches = [generator.integers(0, 512, size).tolist() for size in (6, 4, 5)]
+    for prefix in ([], first):
+        (ours,) = continuation_log_probabilities(model, prefix, [Fork(trunk, branches, (2, 3, 0))])
+        whole = token_log_probabilities(model, [prefix + trunk + branch for branch in branches])
+        for mine, theirs, count in zip(ours, whole, (4, 1, 5), strict=True):
+            np.testing.assert_allclose(mine, theirs[-count:], atol=1e-4)
 
 
-def test_fewshot_picks_the_likeliest_choice_per_byte(model, tokenizer):
-    suite = suite_of(12)
-    result = evaluate(model, tokenizer, suite, 0, seed=1)
-    expected = []
-    for question in suite.questions:
-        scores = []
-        for choice in question.choices:
-            context = tokenizer(question.context, add_special_tokens=False)["input_ids"]
-            ids = tokenizer(choice, add_special_tokens=False)["input_ids"]
-            (each,) = token_log_probabilities(model, [context + ids])
-            scores.append(each[-len(ids) :].sum() / len(choice.encode()))
-        expected.append(int(np.argmax(scores)) == question.answer)
-    assert list(result.correct) == expected
-    # The same questions with another choice declared right: at most one of four is.
-    others = [evaluate(model, tokenizer, suite_of(12, answer), 0, seed=1).accuracy for answer in range(4)]
-    assert sum(others) == pytest.approx(1.0)
+@pytest.mark.parametrize("trunk", [[], [7, 3]])
+def test_single_tokens_need_no_token_of_their_own_to_be_read(model, trunk):
+    fork = Fork(trunk, [[5], [9], [5]])
+    assert fork.size == len(trunk)
+    (ours,) = continuation_log_probabilities(model, [1, 2, 3], [fork])
+    whole = token_log_probabilities(model, [[1, 2, 3, *trunk, token] for token in (5, 9, 5)])
+    np.testing.assert_allclose([one[0] for one in ours], [one[-1] for one in whole], atol=1e-4)
 
 
-def test_examples_that_do_not_fit_are_left_out_and_counted(model, tokenizer):
-    long = Question("# " + "word " * 60 + "\n", ("a\n", "b\n"), 0)
-    suite = replace(suite_of(4), pool=(long, long, long))
-    result = evaluate(model, tokenizer, suite, 3, seed=1)
-    assert result.truncated == 4
-    assert len(result.correct) == 4
-
-
-def test_paired_comparison():
-    before = TaskResult("s", 0, (True, False, False, False), 0)
-    after = TaskResult("s", 0, (True, True, True, False), 0)
-    difference, error = compare(before, after)
-    assert difference == 0.5
-    assert error == pytest.approx(math.sqrt((4 * 0.25) / 3 / 4))
-    assert before.stderr == pytest.approx(math.sqrt(0.25 * 0.75 / 4))
+def test_logits_that_are_no_numbers_are_named(model):
+    broken = build_model(ModelShape(32, 2, 2, 2, 16, 64, window=16, vocab_size=512, max_length=128), seed=1)
+    with torch.no_grad():
+        broken.get_input_embeddings().weight[77] = math.nan
+    use_packed_attention(broken)
+    with pytest.raises(NotFinite) as caught:
+        continuation_log_probabilities(broken.eval(), [1, 2], [Fork([3], [[4, 5]]), Fork([77], [[4, 5]])])
+    assert caught.value.fork == 1
