@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llmctl import __version__
+from llmctl.cli_eval import evaluate, probe
 from llmctl.cli_inspect import bench, inspecting, plan, tokenizers
 from llmctl.cli_models import average, export, merge
 from llmctl.cli_options import (
@@ -126,36 +127,8 @@ app.command()(bench)
 app.command()(plan)
 
 
-@app.command("eval")
-def evaluate(
-    checkpoint: Annotated[
-        str | None,
-        typer.Argument(help="Model folder, stage folder or RUN/STAGE. Left out: the newest.", show_default=False),
-    ] = None,
-    few_shot: Annotated[bool, typer.Option("--few-shot", help="Also with examples in the prompt.")] = False,
-    shots: Annotated[
-        int | None, typer.Option("--shots", min=1, help="Examples in the prompt.", show_default="the recipe's")
-    ] = None,
-    long: Annotated[
-        bool, typer.Option("--long", help="Long-context tasks, needle map, loss by position; with --few-shot the suites, too.")
-    ] = False,
-    plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="With --long: draw its pictures there.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
-    runs: Runs = None,
-) -> None:
-    """Score a checkpoint and its parent on the built-in suites, beside chance, or on their long context.
-
-    Example: llmctl eval olmo_small/longctx --long --plots pictures
-    """
-    from llmctl.errors import UserError
-    from llmctl.stages.session import Measures, evaluate_checkpoint
-    from llmctl.views.progress import screen
-
-    with readable_errors(), screen() as shown, shown.stage("eval"):
-        if plots is not None and not long:
-            raise UserError("--plots draws what --long measures: give --long, too")
-        suites = few_shot or shots is not None or not long
-        evaluate_checkpoint(checkpoint, Measures(suites, few_shot, shots, long, plots), json_file, runs)
+app.command("eval")(evaluate)
+app.command()(probe)
 
 
 @app.command()

@@ -78,6 +78,6 @@ def decontaminate(
                     if held is None:
                         rewrite.keep(item)
                     else:
-                        suite = questions.names[held[0]].split()[0]
+                        suite = questions.names[held[0]].rpartition(" ")[0]
                         rewrite.drop(item, f"holds a question of {suite}", questions.described(held))
                 events.progress(f"decontaminating {source}", rewrite.count["train_documents"], None, "documents")

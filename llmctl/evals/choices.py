@@ -1,11 +1,11 @@
 """Tasks of choices: the likeliest choice is the model's answer."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from llmctl import events
 from llmctl.errors import StageFailed, UserError
 from llmctl.evals.continuations import BranchScore, NotFinite
 from llmctl.evals.prompts import Pair, encode_pairs, examples_of, pairs_of, shots_of
@@ -14,7 +14,9 @@ from llmctl.evals.shared import scores_of
 from llmctl.suites.task import Normalisation, Question, Task
 
 
-def score_choices(model: Any, tokenizer: Any, task: Task, asking: Asking) -> TaskResult:
+def score_choices(
+    model: Any, tokenizer: Any, task: Task, asking: Asking, done: Callable[[int], None] | None = None
+) -> TaskResult:
     """Accuracy, or bits per byte of the right choice; every question's value in both, and under every normalisation.
 
     Raises:
@@ -23,7 +25,7 @@ def score_choices(model: Any, tokenizer: Any, task: Task, asking: Asking) -> Tas
     """
     limit = int(asking.limit or model.config.get_text_config().max_position_embeddings)
     asked, fewer, cut = fitting(tokenizer, task, asking, limit)
-    scores = _scored(model, task, asked)
+    scores = _scored(model, task, asked, done)
     without = None
     if task.normalisation == "unconditional":
         pairs = [encode_pairs(tokenizer, [(q.unconditional, choice) for choice in q.choices]) for q in task.questions]
@@ -84,9 +86,11 @@ def shortened(pair: Pair, limit: int) -> Pair:
     return context[-max(1, limit + 1 - len(choice)) :], choice
 
 
-def _scored(model: Any, task: Task, asked: list[list[Pair]]) -> list[list[BranchScore]]:
+def _scored(
+    model: Any, task: Task, asked: list[list[Pair]], done: Callable[[int], None] | None = None
+) -> list[list[BranchScore]]:
     try:
-        return scores_of(model, asked, lambda done: events.progress(task.name, done, len(asked), "questions"))
+        return scores_of(model, asked, done)
     except NotFinite as error:
         name = task.questions[error.fork].id or str(error.fork)
         raise StageFailed(

@@ -1,13 +1,14 @@
 """Few-shot evaluation: a task is asked, and scored by its own measure."""
 
+from collections.abc import Callable
 from typing import Any
 
 from llmctl.evals.result import Asking, TaskResult
 from llmctl.suites.task import GENERATED, Task
 
 
-def evaluate(model: Any, tokenizer: Any, task: Task, asking: Asking) -> TaskResult:
-    """`model` attends to packed documents (`use_packed_attention`).
+def evaluate(model: Any, tokenizer: Any, task: Task, asking: Asking, done: Callable[[int], None] | None = None) -> TaskResult:
+    """`model` attends to packed documents (`use_packed_attention`). `done` is told how many questions are.
 
     Raises:
         StageFailed: the model's logits are no numbers at a question, which is named.
@@ -19,4 +20,4 @@ def evaluate(model: Any, tokenizer: Any, task: Task, asking: Asking) -> TaskResu
         return score_generated(model, tokenizer, task, asking)
     from llmctl.evals.choices import score_choices
 
-    return score_choices(model, tokenizer, task, asking)
+    return score_choices(model, tokenizer, task, asking, done)

@@ -1,12 +1,14 @@
 """Tables about how the work is done, which change nothing of what is made."""
 
-from typing import Any, Literal
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from llmctl.recipe.fields import Table, execution
 from llmctl.recipe.quantities import Duration
 
-SuiteName = Literal["builtin", "docstring", "next_line", "module", "copy", "pattern"]
-"""Of few-shot suites that are made from held-out source; builtin: all of them."""
+SuiteName = Annotated[str, Field(min_length=1)]
+"""Of a suite or a task, or the file of an own one: `llmctl eval --list` has all."""
 
 OURS = {
     "train_batch_size": "batch_tokens",
@@ -58,11 +60,11 @@ class LoopEvalTable(Table):
     rows: int = execution(32, ge=1)
     """Held-out rows of `seq_len` tokens whose loss is measured, shared by the sources of the mix."""
     suites: list[SuiteName] = execution([])
-    """Few-shot suites that are scored as well."""
+    """Few-shot suites and tasks that are scored as well."""
     questions: int = execution(50, ge=1)
-    """Questions of each suite at most."""
+    """Questions of each task at most."""
     shots: int = execution(0, ge=0)
-    """Examples in their prompts."""
+    """Examples in their prompts, of tasks that do not come with their own."""
     samples: list[str] = execution([])
     """Prompts that the model continues, for the reader."""
     sample_tokens: int = execution(48, ge=1)

@@ -80,11 +80,11 @@ class GuardTable(Table):
     bits_per_byte: float = execution(0.02, ge=0)
     """Rise of the bits per byte that is allowed, as a share of the parent's."""
     accuracy: float = execution(0.03, ge=0)
-    """Fall of each suite's accuracy that is allowed."""
+    """Fall of each task's accuracy that is allowed."""
     suites: list[SuiteName] = execution(["builtin"])
-    """Few-shot suites that are compared with the parent. Empty: bits per byte alone."""
+    """Few-shot suites and tasks that are compared with the parent. Empty: bits per byte alone."""
     questions: int = execution(100, ge=1)
-    """Questions of each suite at most."""
+    """Questions of each task at most."""
     shots: int = execution(0, ge=0)
     """Examples in their prompts."""
 

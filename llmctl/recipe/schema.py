@@ -48,11 +48,11 @@ class EvalTable(Table):
     """[eval]: how stages and checkpoints are measured, always on held-out text."""
 
     suites: list[SuiteName] = ["builtin"]
-    """Few-shot suites, made from held-out source. builtin: all of them. Empty: no few-shot evaluation."""
+    """Suites and tasks, as `llmctl eval --list` has them. builtin: those made from held-out source. Empty: none."""
     shots: int = Field(default=3, ge=0)
-    """Examples in the prompt, beside the zero-shot score."""
+    """Examples in the prompt, beside the zero-shot score, of tasks that do not come with examples of their own."""
     questions: int = Field(default=200, ge=1)
-    """Questions of each suite at most."""
+    """Questions of each task at most."""
     bits_per_byte_bytes: Size = 512_000
     """Bytes of held-out text that bits per byte are measured on."""
     long_documents: int = Field(default=16, ge=1)

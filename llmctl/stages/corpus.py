@@ -6,7 +6,6 @@ per source and split, and `stats.json`.
 """
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.recipe.tokenizer_schema import TokenizerTable
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
+from llmctl.stages.questions import asked_in, tasks_of
+from llmctl.suites import catalog
 from llmctl.suites.task import Task
 
 RULER_BYTES, RULER_VOCABULARY = 2_000_000, 32_768  # of the tokenizer that what was left out is counted by
@@ -41,7 +42,10 @@ def node(recipe: Recipe) -> Node:
     labelled = [Path(place) for place in places if place not in table.sources and is_path(place)]
     local |= {str(path): fingerprint_path(path) for path in [*(Path(file) for file in named if file is not None), *labelled]}
     looked_at = sources_to_decontaminate(recipe)
-    decontaminated = {"sources": looked_at, "suites": recipe.eval.suites if looked_at else []}
+    decontaminated = {
+        "sources": looked_at,
+        "suites": catalog.fingerprint(asked_in(recipe, recipe.eval.suites)) if looked_at else {},
+    }
     identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local, "decontaminated": decontaminated}
     return Node("corpus", "corpus", 3, (), identity, work)
 
@@ -49,7 +53,7 @@ def node(recipe: Recipe) -> Node:
 def sources_to_decontaminate(recipe: Recipe) -> dict[str, bool]:
     """Sources whose text is compared with the evaluation's questions, each with whether it holds conversations."""
     table, sources = recipe.corpus.decontaminate, recipe.corpus.sources
-    if not table.on or not recipe.eval.suites or recipe.reference_source is None:
+    if not table.on or not asked_in(recipe, recipe.eval.suites):
         return {}
     stages = [stage for stage in recipe.stages.values() if isinstance(stage, TrainTable)]
     first, later = ({n for s in stages if (s.kind == "pretrain") == at for n in sources_of(s)} for at in (True, False))
@@ -62,12 +66,8 @@ def sources_of(stage: TrainTable) -> list[str]:
 
 
 def all_questions(corpus: Path, recipe: Recipe) -> list[Task]:
-    """The suites of the evaluation with every question that could be asked, whatever the number that is."""
-    from llmctl.corpus.documents import read_documents
-    from llmctl.suites.builtin import builtin_tasks
-
-    documents = [(d.text, d.path) for d in read_documents(corpus, str(recipe.reference_source), "heldout")]
-    return builtin_tasks(documents, recipe.seed, sys.maxsize, recipe.eval.suites)
+    """The tasks of the evaluation with every question that could be asked, whatever the number that is."""
+    return tasks_of(asked_in(recipe, recipe.eval.suites), corpus, recipe, None)
 
 
 def token_counter(recipe: Recipe, corpus: Path) -> Callable[[list[str]], int] | None:

@@ -5,6 +5,7 @@ from llmctl.recipe.graph import stage_order
 from llmctl.recipe.schema import Recipe
 from llmctl.stages import average, corpus, evaluate, tokenizer, tokens, training
 from llmctl.stages.node import Node
+from llmctl.stages.questions import asked_in
 
 
 def build_graph(recipe: Recipe) -> dict[str, Node]:
@@ -17,7 +18,7 @@ def build_graph(recipe: Recipe) -> dict[str, Node]:
     nodes += [
         average.node(recipe, stage) if stage.kind == "average" else training.node(recipe, stage) for stage in stage_order(recipe)
     ]
-    if recipe.stages and recipe.text_sources and recipe.eval.suites:  # the questions are made from held-out text
+    if recipe.stages and asked_in(recipe, recipe.eval.suites):
         nodes.append(evaluate.node(recipe))
     return {node.name: node for node in nodes}
 

@@ -7,10 +7,10 @@ from llmctl import events
 from llmctl.errors import UserError
 from llmctl.recipe.long_schema import GuardTable, LongContextTable
 from llmctl.recipe.schema import Recipe
-from llmctl.stages.evaluate import Checkpoint
 from llmctl.stages.long_measure import materials
 from llmctl.stages.long_proof import compare, judge, prove
 from llmctl.stages.long_show import draw, plain, show
+from llmctl.stages.scoring import Checkpoint
 
 
 def evaluate_long(compared: list[Checkpoint], corpus: Path, recipe: Recipe, plots: Path | None) -> dict[str, Any]:

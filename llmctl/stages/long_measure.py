@@ -6,7 +6,7 @@ from typing import Any
 
 from llmctl import events
 from llmctl.recipe.long_schema import GuardTable, LongEvalTable
-from llmctl.recipe.schema import EvalTable, Recipe
+from llmctl.recipe.schema import Recipe
 from llmctl.suites.long_tasks import LongQuestion
 from llmctl.suites.task import Task
 
@@ -29,7 +29,7 @@ class Materials:
     needles: list[LongQuestion]
     """Of the map of depth and length."""
     texts: list[str]
-    suites: list[Task]
+    tasks: list[Task]
 
 
 @dataclass(slots=True)
@@ -43,14 +43,14 @@ class Measured:
     needles: list[Any] = field(default_factory=list)
     bits: Any = None
     """[texts] bits of each"""
-    suites: dict[str, Any] = field(default_factory=dict)
-    """`TaskResult` by suite."""
+    tasks: dict[str, Any] = field(default_factory=dict)
+    """`TaskResult` by task."""
 
 
 def materials(corpus: Path, recipe: Recipe, tokenizer: Any, short: int, length: int, guard: GuardTable) -> Materials:
     """Of the held-out text of a run's corpus, for a model of `length` tokens of context and its parent of `short`."""
-    from llmctl.stages.evaluate import suites_of
     from llmctl.stages.heldout import sample_texts
+    from llmctl.stages.questions import tasks_of
     from llmctl.suites.haystack import Haystack
 
     table, source = recipe.eval.long, str(recipe.reference_source)
@@ -58,7 +58,6 @@ def materials(corpus: Path, recipe: Recipe, tokenizer: Any, short: int, length: 
     haystack = Haystack(tokenizer, long_texts(corpus, recipe, lengths[-1]), 4 * lengths[-1])
     if haystack.generated:
         events.say("no long document is held out: the filler of the questions is generated sentences")
-    asked = EvalTable(suites=guard.suites, questions=guard.questions)
     return Materials(
         short,
         length,
@@ -69,7 +68,7 @@ def materials(corpus: Path, recipe: Recipe, tokenizer: Any, short: int, length: 
         questions_of(table, lengths, recipe.seed, tokenizer, haystack),
         needles_of(table, lengths, recipe.seed, tokenizer, haystack),
         sample_texts(corpus, source, recipe.eval.bits_per_byte_bytes),
-        suites_of(corpus, recipe, asked) if guard.suites else [],
+        tasks_of(guard.suites, corpus, recipe, guard.questions) if guard.suites else [],
     )
 
 
@@ -152,8 +151,8 @@ def measure(model: Any, tokenizer: Any, found: Materials, curve_alone: bool = Fa
         (measured.answers if done <= len(found.questions) else measured.needles).append(answer(model, question))
         events.progress("long-context questions", done, len(asked), "questions")
     measured.bits, _ = document_bits(model, tokenizer, found.texts, found.short)
-    for done, suite in enumerate(found.suites, start=1):
+    for done, task in enumerate(found.tasks, start=1):
         shots, limit = found.guard.shots, found.short
-        measured.suites[suite.name] = evaluate(model, tokenizer, suite, Asking(found.seed, shots, limit=limit))
-        events.progress("few-shot evaluation", done, len(found.suites), "suites")
+        measured.tasks[task.name] = evaluate(model, tokenizer, task, Asking(found.seed, shots, limit=limit))
+        events.progress("few-shot evaluation", done, len(found.tasks), "tasks")
     return measured

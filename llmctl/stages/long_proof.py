@@ -55,18 +55,18 @@ def prove(
 
 
 def compare(found: Materials, before: Measured, after: Measured) -> list[Any]:
-    """The guard's `Comparison`s: bits per byte first, then each suite's accuracy."""
+    """The guard's `Comparison`s: bits per byte first, then each task's score."""
     import numpy as np
 
-    from llmctl.evals.fewshot import compare as paired
+    from llmctl.evals.compare import paired
     from llmctl.evals.guard import Comparison, bits_comparison
 
     sizes = np.array([len(text.encode()) for text in found.texts], dtype=float)
     comparisons = [bits_comparison(before.bits, after.bits, sizes, found.guard.bits_per_byte)]
-    for suite, result in after.suites.items():
-        first = before.suites[suite]
-        _, error = paired(first, result)
-        comparisons.append(Comparison(suite, first.accuracy, result.accuracy, error, found.guard.accuracy, higher_is_better=True))
+    for task, result in after.tasks.items():
+        one = paired(before.tasks[task], result)
+        better = one.before.higher_is_better
+        comparisons.append(Comparison(task, one.before.value, one.after.value, one.stderr, found.guard.accuracy, better))
     return comparisons
 
 

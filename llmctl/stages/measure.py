@@ -3,28 +3,47 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llmctl.stages.training import Stage
 
+Precision = Literal["auto", "bf16", "fp32"]
+
 
 @contextmanager
-def opened(model: str | Path, change: Callable[[Any], None] | None = None) -> Iterator[Any]:
+def opened(
+    model: str | Path, change: Callable[[Any], None] | None = None, base: str | None = None, precision: Precision = "auto"
+) -> Iterator[Any]:
     """The model of a folder or a hub name on the fastest device, ready for packed scoring, without gradients; `change` is made
-    to it in memory."""
+    to it in memory. A folder may hold an adapter, which is put on its `base` (None: as `adapted` finds it). `precision` is that
+    of the products: weights are fp32."""
+    import torch
+
+    from llmctl.model.load import load_model
+    from llmctl.stages.adapters import adapted, load_adapted
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    adapter = adapted(model, base)
+    loaded = load_model(str(model), device) if adapter is None else load_adapted(adapter, device)
+    if change is not None:
+        change(loaded)
+    with measuring(loaded, precision) as ready:
+        yield ready
+
+
+@contextmanager
+def measuring(loaded: Any, precision: Precision = "auto") -> Iterator[Any]:
+    """A model, on its device already, ready for packed scoring, without gradients."""
     import torch
 
     from llmctl.model.attention import use_packed_attention
-    from llmctl.model.load import load_model
     from llmctl.model.precision import multiplies_bfloat16
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_model(str(model), device=device)
-    if change is not None:
-        change(loaded)
+    device = next(loaded.parameters()).device.type
+    in_bfloat16 = precision == "bf16" or (precision == "auto" and multiplies_bfloat16(device))
     use_packed_attention(loaded)
     loaded.eval()
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=multiplies_bfloat16(device)):
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=in_bfloat16):
         yield loaded
 
 

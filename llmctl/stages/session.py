@@ -4,18 +4,17 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.preflight.plan import check_groups, check_shared
 from llmctl.recipe.check import looks_like_hub_name
-from llmctl.recipe.load import dump_recipe, load_recipe, restore_recipe
+from llmctl.recipe.load import dump_recipe, load_recipe
 from llmctl.recipe.schema import AverageTable, Recipe, TrainTable
 from llmctl.runs.artifact import Artifact
-from llmctl.runs.files import write_json
-from llmctl.runs.store import Run, RunStore, default_root
+from llmctl.runs.store import RunStore, default_root
 from llmctl.stages.graph import build_graph
 from llmctl.stages.runner import Runner
 
@@ -132,72 +131,6 @@ def open_checkpoint(checkpoint: str | None, runs: Path | None) -> tuple[Any, Any
 
     model = load_model(folder, "cuda" if torch.cuda.is_available() else "cpu")
     return model.eval(), load_tokenizer(folder)
-
-
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """What `llmctl eval` measures."""
-
-    suites: bool = True
-    few_shot: bool = False
-    shots: int | None = None
-    """Examples in the prompts; None: the recipe's."""
-    long: bool = False
-    plots: Path | None = None
-    """Where the pictures of `long` go."""
-
-
-def evaluate_checkpoint(checkpoint: str | None, wanted: Measures, json_file: Path | None, runs: Path | None) -> None:
-    """Score a checkpoint beside its parent on the held-out text of the newest run that it belongs to."""
-    from llmctl.stages.evaluate import score
-    from llmctl.stages.long_eval import evaluate_long
-
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UserError(f"--json {json_file}: there is no folder {json_file.parent}")
-    compared, corpus, recipe = beside_parent(checkpoint, runs)
-    scores: dict[str, Any] = {"model": compared[-1].model}
-    if wanted.suites:
-        shots = [0, wanted.shots or recipe.eval.shots] if wanted.few_shot else [wanted.shots or 0]
-        scores |= score(compared, corpus, recipe, recipe.eval, shots)
-    if wanted.long:
-        scores["long"] = evaluate_long(compared, corpus, recipe, wanted.plots)
-    if json_file is not None:
-        write_json(json_file, scores)
-
-
-def beside_parent(checkpoint: str | None, runs: Path | None) -> tuple[list[Any], Path, Recipe]:
-    """The `Checkpoint`s of a model's parent, if it has one, and of the model; the corpus and the recipe of their run.
-
-    Raises:
-        UserError: the run has no corpus.
-    """
-    from llmctl.stages.evaluate import Checkpoint
-
-    store = RunStore(runs or default_root())
-    model = find_or_newest(store, checkpoint)
-    owner = store.owner(Path(model))
-    if owner is not None:  # which may be of another folder of runs than the one that is set
-        store = RunStore(owner.folder.parent.parent)
-    run = Run(owner.folder.parent) if owner is not None else store.newest_run()
-    recipe = restore_recipe(store.recorded_recipe(run.name)["resolved"])
-    compared = [Checkpoint(label(Path(model), owner), model)]
-    corpora = [artifact for artifact in run.artifacts if artifact.done and artifact.stage == "corpus"]
-    if owner is not None:
-        parents = store.parents(owner)
-        corpus = store.ancestor(owner, "corpus")
-        corpora = [corpus] if corpus is not None else corpora
-        for parent in [p for p in parents.values() if (p.folder / "model").is_dir()][-1:]:
-            compared = [Checkpoint(parent.stage, str(parent.folder / "model")), replace(compared[0], parent=parent.stage)]
-    if not corpora:
-        raise UserError(f"{run.folder}: no finished corpus to take held-out questions from; run `llmctl curate` first")
-    return compared, corpora[-1].folder, recipe
-
-
-def label(model: Path, owner: Artifact | None) -> str:
-    """What tables call a model: its stage, and of one that the stage keeps the step, too."""
-    if owner is None:
-        return model.name
-    return f"{owner.stage}/{model.name}" if model.parent.name == "kept" else owner.stage
 
 
 def converse(checkpoint: str | None, tokens: int, temperature: float, runs: Path | None) -> None:

@@ -16,7 +16,7 @@ from llmctl.preflight.ladder import filled_in
 from llmctl.preflight.plan import plan_stage
 from llmctl.recipe.chat_schema import ChatTable, LoraTable
 from llmctl.recipe.graph import identity
-from llmctl.recipe.schema import EvalTable, LongContextTable, Recipe, TrainTable
+from llmctl.recipe.schema import LongContextTable, Recipe, TrainTable
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
@@ -250,7 +250,7 @@ def moments(stage: Stage) -> str | None:
 
 def while_running(stage: Stage) -> dict[str, Any]:
     """The held-out shards and suites that are measured while the stage runs, made in its own folder."""
-    from llmctl.stages.evaluate import suites_of
+    from llmctl.stages.questions import tasks_of
     from llmctl.stages.tokens import tokenise
     from llmctl.suites.task import write_tasks
     from llmctl.train.job import DataPart
@@ -268,10 +268,9 @@ def while_running(stage: Stage) -> dict[str, Any]:
         parts.append(DataPart(source, str(out), share, table.packing))
     found["heldout"] = parts
     if table.eval.suites:
-        file = stage.folder / "data" / "suites.json"
-        asked = EvalTable(suites=table.eval.suites, questions=table.eval.questions)
-        write_tasks(file, suites_of(stage.corpus, stage.recipe, asked))
-        found["suites"] = str(file)
+        file = stage.folder / "data" / "tasks.json"
+        write_tasks(file, tasks_of(table.eval.suites, stage.corpus, stage.recipe, table.eval.questions))
+        found["tasks"] = str(file)
     return found
 
 

@@ -42,8 +42,8 @@ class TrainJob:
     parts: list[DataPart]
     heldout: list[DataPart] = field(default_factory=list)
     """Token shards that the held-out loss is measured on while the stage runs, with the shares of the mix."""
-    suites: str | None = None
-    """File of the few-shot suites that are scored while it runs."""
+    tasks: str | None = None
+    """File of the few-shot tasks that are scored while it runs."""
     shape: dict[str, Any] | None = None
     """Of a new model; or else it is like `shape_of`, or `parent` is loaded."""
     shape_of: str | None = None

@@ -95,7 +95,7 @@ class Validation:
 
     @cached_property
     def _tasks(self) -> list[Task]:
-        return read_tasks(Path(self.job.suites)) if self.job.suites is not None else []
+        return read_tasks(Path(self.job.tasks)) if self.job.tasks is not None else []
 
     def _scores(self, stop: StopRequest) -> dict[str, float] | None:
         """Accuracy of each suite; every rank asks every question."""

@@ -103,8 +103,8 @@ def test_eval_few_shot_compares_a_checkpoint_with_its_parent(finished, llmctl, t
     assert {row["checkpoint"] for row in rows} == {"longctx", "sft"}
     assert {row["shots"] for row in rows} == expected
     for row in rows:
-        assert 0 <= row["accuracy"] <= 1
-        assert row["chance"] == 0.25
+        assert 0 <= row["value"] <= 1
+        assert row["chance"] == pytest.approx(0.25)
 
 
 def test_eval_without_a_checkpoint_takes_the_newest(finished, llmctl):
