@@ -146,7 +146,7 @@ def read_table(file: Path) -> tuple[OwnTask, list[Row]]:
         return table, read_rows(file.parent / str(table.file))
     if not table.questions:
         raise UserError(f"{file}: questions = []: an empty task file")
-    return table, [Row(f"{file}: question {number}", values) for number, values in enumerate(table.questions, 1)]
+    return table, [Row(f"{file}: question {number}", number, values) for number, values in enumerate(table.questions, 1)]
 
 
 def fingerprint(file: Path) -> str:

@@ -21,6 +21,8 @@ LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 class Row:
     place: str
     """`file:line`, or `file: question 3`."""
+    number: int
+    """Line or question, from 1: what a row without an id is called."""
     values: dict[str, Any]
 
     def wrong(self, key: str, expected: str) -> UserError:
@@ -76,7 +78,7 @@ def read_rows(file: Path) -> list[Row]:
             raise UserError(f"{file}:{number}: not JSON: {error.msg} at column {error.colno}") from None
         if not isinstance(values, dict):
             raise UserError(f'{file}:{number}: expected an object, as {{"question": ..., "choices": [...], "answer": ...}}')
-        rows.append(Row(f"{file}:{number}", values))
+        rows.append(Row(f"{file}:{number}", number, values))
     return rows
 
 
@@ -107,7 +109,7 @@ def question_of(row: Row, measure: Measure, templates: Templates) -> Question:
     if not context:
         raise UserError(f"{row.place}: an empty prompt")
     question = Question(
-        context, ("",), 0, str(row.values.get("id", "")), unconditional=fill(templates.unconditional, row),
+        context, ("",), 0, str(row.values.get("id", row.number)), unconditional=fill(templates.unconditional, row),
         group=str(row.values.get("group", "")),
     )  # fmt: skip
     if measure in GENERATED:

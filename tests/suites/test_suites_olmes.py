@@ -92,6 +92,21 @@ def test_examples_are_counted_whatever_the_folder_is_called(tmp_path):
     assert len(olmes.load(package(folder), "gsm8k:bpb", 2).questions[0].examples) == 2
 
 
+def test_a_folder_without_examples_by_name_may_have_some(tmp_path):
+    """As MATH's has. Where the config says none, too, an empty line is the question's own."""
+    folder = made.write_package(tmp_path)
+    solved = "Problem:\nWhat is 1 + 1?\n\nSolution: 2\n\n"
+    asked = "Problem:\nWhat is 2 + 2?\n\nSolution:"
+    rows = made.requests(0, solved + asked, [" 4"], "4", {"query": asked})
+    made.write_form(folder, "minerva_math_sums", "gold_bpb_0shot", rows, {"num_shots": 4})
+    made.write_form(folder, "coqa", "bpb_0shot", rows, {"num_shots": 0})
+    task = olmes.load(package(folder), "minerva_math_sums:bpb")
+    assert (task.own_shots, task.questions[0].examples, task.questions[0].context) == (1, (solved,), asked)
+    assert olmes.load(package(folder), "minerva_math_sums:bpb", 0).questions[0].examples == ()
+    task = olmes.load(package(folder), "coqa:bpb")
+    assert (task.own_shots, task.questions[0].context) == (0, solved + asked)
+
+
 def test_examples_that_cannot_be_parted_are_one_text(tmp_path):
     """HumanEval's examples hold empty lines of their own."""
     folder = made.write_package(tmp_path)

@@ -33,6 +33,7 @@ def test_json_lines_alone_are_a_task(tmp_path):
     task = own.load(write(tmp_path, ROWS))
     assert (task.name, task.measure, len(task.questions)) == ("sums", "accuracy", 2)
     first, second = task.questions
+    assert (first.id, second.id) == ("1", "2")
     assert (first.context, first.choices, first.answer) == ("Question: What is two and two?\nAnswer:", (" three", " four"), 1)
     assert second.answer == 0
     (example,) = task.pool
