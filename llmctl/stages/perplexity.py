@@ -4,17 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from llmctl import events
 from llmctl.errors import UserError
 from llmctl.recipe.schema import Recipe
+from llmctl.stages.scoring import Checkpoint
 from llmctl.stages.texts import heldout_texts, own_texts
-
-if TYPE_CHECKING:
-    from llmctl.stages.evaluate import Checkpoint
 
 NOT_COMPARABLE = "perplexity per token compares models of one tokenizer alone; bits per byte compares all"
 
@@ -48,7 +46,7 @@ Results = dict[tuple[str, str], Scored]
 
 
 def measure_perplexity(
-    checkpoints: Sequence["Checkpoint"],
+    checkpoints: Sequence[Checkpoint],
     corpus: Path | None,
     recipe: Recipe | None,
     texts: Sequence[Path],
@@ -79,9 +77,9 @@ def measure_perplexity(
     results: Results = {}
     vocabularies = []
     for checkpoint in checkpoints:
-        tokenizer = tokenizer_for_model(checkpoint.model)
+        tokenizer = tokenizer_for_model(checkpoint.model, checkpoint.base)
         vocabularies.append(tokenizer.get_vocab())
-        with opened(checkpoint.model) as model:
+        with opened(checkpoint.model, base=checkpoint.base) as model:
             for source, found in sources.items():
                 losses = document_losses(model, tokenizer, found, length, step)
                 results[checkpoint.name, source] = Scored(losses, np.array([len(text.encode()) for text in found], dtype=float))
@@ -90,7 +88,7 @@ def measure_perplexity(
     return {"context": length, "stride": step, "note": NOT_COMPARABLE, "results": rows}
 
 
-def context_of(checkpoints: Sequence["Checkpoint"], wanted: int | None) -> int:
+def context_of(checkpoints: Sequence[Checkpoint], wanted: int | None) -> int:
     """The tokens of a window that every checkpoint can read.
 
     Raises:
@@ -101,7 +99,7 @@ def context_of(checkpoints: Sequence["Checkpoint"], wanted: int | None) -> int:
 
     found = {}
     for checkpoint in checkpoints:
-        adapter = adapted(checkpoint.model)
+        adapter = adapted(checkpoint.model, checkpoint.base)
         config = load_config(checkpoint.model if adapter is None else adapter.base).get_text_config()
         found[checkpoint.name] = int(config.max_position_embeddings)
     name, smallest = min(found.items(), key=lambda one: one[1])
@@ -110,7 +108,7 @@ def context_of(checkpoints: Sequence["Checkpoint"], wanted: int | None) -> int:
     return wanted or smallest
 
 
-def as_row(results: Results, checkpoint: "Checkpoint", source: str) -> dict[str, Any]:
+def as_row(results: Results, checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     """Plain values. Errors are over documents, and null where there is one."""
     from llmctl.evals.bits import loss_by_range
     from llmctl.evals.guard import ratio_difference

@@ -2,7 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,11 +18,8 @@ from llmctl.runs.store import RunStore
 from llmctl.stages.heldout import sample_texts
 from llmctl.stages.measure import opened
 from llmctl.stages.perplexity import NOT_COMPARABLE, measure_perplexity
+from llmctl.stages.scoring import Checkpoint
 from llmctl.stages.texts import own_texts
-
-
-def checkpoint(name: str, model: Any, parent: str | None = None) -> Any:
-    return SimpleNamespace(name=name, model=str(model), parent=parent)
 
 
 def model(folder, tokenizer, seed: int, length: int = 128):
@@ -36,7 +32,7 @@ def model(folder, tokenizer, seed: int, length: int = 128):
 @pytest.fixture
 def models(tmp_path, tokenizer):
     first, second = model(tmp_path / "one", tokenizer, 1, length=64), model(tmp_path / "two", tokenizer, 2)
-    return [checkpoint("one", first), checkpoint("two", second, "one")]
+    return [Checkpoint("one", str(first)), Checkpoint("two", str(second), "one")]
 
 
 def heard(call) -> tuple[dict[str, Any], list[Any]]:
