@@ -41,11 +41,23 @@ def evaluate(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Run programs that the model writes (pass@k).")] = False,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32: of the products.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Of questions and examples.", show_default="the recipe's")] = None,
-    long: Annotated[
-        bool, typer.Option("--long", help="Long-context tasks, needle map, loss by position; with --few-shot the tasks, too.")
-    ] = False,
-    plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="Draw what is measured there.")] = None,
+    perplexity: Annotated[bool, typer.Option("--perplexity", help="Bits per byte of every held-out source.")] = False,
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", metavar="FILE", help="The same of a file of yours; may be repeated.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option("--stride", min=1, help="Tokens between its windows.", show_default="half the context")
+    ] = None,
+    long: Annotated[bool, typer.Option("--long", help="Long-context tasks, needle map, loss by position.")] = False,
+    over_run: Annotated[bool, typer.Option("--over-run", help="All checkpoints that led to this one, as curves.")] = False,
+    plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="Draw what --long and --over-run measure.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores to this file.")] = None,
+    harness_json: Annotated[
+        Path | None, typer.Option("--lm-eval-json", metavar="DIR", help="Also in the format of lm-evaluation-harness.")
+    ] = None,
+    harness_tasks: Annotated[
+        Path | None, typer.Option("--lm-eval-tasks", metavar="DIR", help="Folder of YAML tasks for lm-eval:NAME.")
+    ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List all suites and tasks.")] = False,
     runs: Runs = None,
 ) -> None:
@@ -54,23 +66,17 @@ def evaluate(
     Example: llmctl eval --few-shot
     Example: llmctl eval olmo_small/sft --suite olmes --questions 100 --json scores.json
     """
-    from llmctl.errors import UserError
-
     with readable_errors():
         if list_all:
             from llmctl.views.tasks import show_tasks
 
             show_tasks()
             return
-        from llmctl.stages.eval_command import Measures, evaluate_checkpoints, precision_of, questions_of
+        from llmctl.stages.eval_command import Measures, Output, evaluate_checkpoints, precision_of, questions_of
         from llmctl.views.progress import screen
 
-        if plots is not None and not long:
-            raise UserError("--plots draws what --long measures: give --long, too")
-        names = (*(suite or ()), *(task or ()))
         wanted = Measures(
-            names,
-            few_shot or shots is not None or bool(names) or not long,
+            (*(suite or ()), *(task or ())),
             few_shot,
             shots,
             questions_of(questions),
@@ -79,11 +85,15 @@ def evaluate(
             allow_code,
             show_prompts,
             precision_of(precision),
-            long=long,
-            plots=plots,
+            harness_tasks,
+            perplexity,
+            tuple(text or ()),
+            stride,
+            long,
+            over_run,
         )
         with screen() as shown, shown.stage("eval"):
-            evaluate_checkpoints(checkpoints or (), wanted, against, base, json_file, runs)
+            evaluate_checkpoints(checkpoints or (), wanted, against, base, Output(json_file, harness_json, plots), runs)
 
 
 def probe(

@@ -1,25 +1,27 @@
-"""`llmctl eval`: which checkpoints are measured, by what, and where the numbers go."""
+"""`llmctl eval`: what is measured on which checkpoints, and where the numbers go."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from llmctl import events
 from llmctl.errors import UserError
 from llmctl.recipe.schema import EvalTable, Recipe
 from llmctl.runs.files import write_json
-from llmctl.stages.compared import resolve
+from llmctl.stages.compared import Compared, resolve
 from llmctl.stages.measure import Precision
-from llmctl.stages.scoring import Request, score
+from llmctl.stages.scoring import Request, Scores, score
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What `llmctl eval` measures; None: as the recipe says, or else its defaults."""
+    """What is measured; None: as the recipe says, or else its defaults."""
 
     names: tuple[str, ...] = ()
     """Suites and tasks; empty: the recipe's."""
-    tasks: bool = True
     few_shot: bool = False
     shots: int | None = None
     questions: int | None = None
@@ -30,26 +32,54 @@ class Measures:
     show: int = 0
     precision: Precision = "auto"
     harness_tasks: Path | None = None
+    perplexity: bool = False
+    texts: tuple[Path, ...] = ()
+    stride: int | None = None
     long: bool = False
-    plots: Path | None = None
+    over_run: bool = False
+
+    @property
+    def tasks(self) -> bool:
+        """Whether questions are asked: where they are named, or nothing else is wanted."""
+        others = self.perplexity or self.texts or self.long
+        return bool(self.names) or self.few_shot or self.shots is not None or self.over_run or not others
 
     def request(self, recipe: Recipe | None) -> Request:
         table = recipe.eval if recipe is not None else EvalTable()
-        questions = table.questions if self.questions is None else self.questions or None
-        seed = self.seed if self.seed is not None else recipe.seed if recipe is not None else 1
-        drawn = tuple(sorted({0, table.shots})) if self.few_shot and self.shots is None else (0,)
         return Request(
             self.names or tuple(table.suites),
-            seed,
-            questions,
+            self.seed if self.seed is not None else recipe.seed if recipe is not None else 1,
+            table.questions if self.questions is None else self.questions or None,
             self.shots,
-            drawn,
+            tuple(sorted({0, table.shots})) if self.few_shot else (0,),
             self.chat,
             self.allow_code,
             self.show,
             self.precision,
             self.harness_tasks,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where the numbers go beside the terminal."""
+
+    json: Path | None = None
+    harness: Path | None = None
+    """Folder for files in the results format of lm-evaluation-harness."""
+    plots: Path | None = None
+
+    def check(self, wanted: Measures) -> None:
+        """Raises:
+        UserError: a place cannot be written to, or nothing would be.
+        """
+        for option, file in (("--json", self.json), ("--lm-eval-json", self.harness), ("--plots", self.plots)):
+            if file is not None and not file.absolute().parent.is_dir():
+                raise UserError(f"{option} {file}: there is no folder {file.parent}")
+        if self.plots is not None and not (wanted.long or wanted.over_run):
+            raise UserError("--plots draws what --long or --over-run measures: give one of them, too")
+        if self.harness is not None and not wanted.tasks:
+            raise UserError("--lm-eval-json holds scores of tasks, and none are asked: name some with --suite or --task")
 
 
 def questions_of(text: str | None) -> int | None:
@@ -75,28 +105,72 @@ def precision_of(text: str) -> Precision:
 
 
 def evaluate_checkpoints(
-    names: Sequence[str], wanted: Measures, against: str | None, base: str | None, json_file: Path | None, runs: Path | None
+    names: Sequence[str], wanted: Measures, against: str | None, base: str | None, out: Output, runs: Path | None
 ) -> None:
-    """Score checkpoints beside a parent or another one: tables, JSON, a note in the manifests of those that belong to a run."""
-    from llmctl.stages.score_tables import plain, show, show_prompts
-
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UserError(f"--json {json_file}: there is no folder {json_file.parent}")
+    """Measure checkpoints beside a parent or another one: tables, JSON, a note in the manifests of those that belong to a run."""
+    out.check(wanted)
     compared = resolve(names, against, base, runs)
+    if wanted.over_run:
+        from llmctl.stages.over_run import along_run
+
+        compared = along_run(compared)
     values: dict[str, Any] = {"model": compared.subject.model}
     if wanted.tasks:
-        scores = score(compared.checkpoints, wanted.request(compared.recipe), compared.corpus, compared.recipe)
-        show_prompts(scores)
-        show(scores)
-        values |= plain(scores)
-        for row in values["results"]:
-            if row["checkpoint"] in compared.owners:
-                compared.owners[row["checkpoint"]].note_evaluation(row)
+        values |= _ask(compared, wanted, out)
+    if wanted.perplexity or wanted.texts:
+        from llmctl.stages.perplexity import measure_perplexity
+
+        corpus = compared.corpus if wanted.perplexity else None
+        values["perplexity"] = measure_perplexity(compared.checkpoints, corpus, compared.recipe, wanted.texts, wanted.stride)
     if wanted.long:
         from llmctl.stages.long_eval import evaluate_long
 
         if compared.corpus is None or compared.recipe is None:
             raise UserError("--long measures on the held-out text of a run, and there is none")
-        values["long"] = evaluate_long(compared.checkpoints, compared.corpus, compared.recipe, wanted.plots)
-    if json_file is not None:
-        write_json(json_file, values)
+        values["long"] = evaluate_long(compared.checkpoints[-2:], compared.corpus, compared.recipe, out.plots)
+    if out.json is not None:
+        write_json(out.json, values)
+
+
+def _ask(compared: Compared, wanted: Measures, out: Output) -> dict[str, Any]:
+    from llmctl.stages.score_tables import plain, show, show_prompts
+
+    request, started = wanted.request(compared.recipe), datetime.now()
+    scores = score(compared.checkpoints, request, compared.corpus, compared.recipe)
+    show_prompts(scores)
+    show(scores)
+    values = plain(scores)
+    for row in values["results"]:
+        if row["checkpoint"] in compared.owners:
+            compared.owners[row["checkpoint"]].note_evaluation(row)
+    if out.harness is not None:
+        write_harness(scores, out.harness, started)
+    if wanted.over_run:
+        from llmctl.stages.over_run import show_over_run
+
+        values["over_run"] = show_over_run(compared, scores, out.plots)
+    return values
+
+
+def write_harness(scores: Scores, folder: Path, started: datetime) -> None:
+    """One file a checkpoint, in the results format of lm-evaluation-harness. It has one number of examples for each task: with
+    several, each is a task of its own."""
+    from llmctl.evals.harness_format import ModelScores, write_results
+    from llmctl.stages.adapters import tokenizer_for_model
+    from llmctl.stages.score_tables import aggregates
+
+    several = Counter(line.name for line in scores.lines)
+    names = [line.name if several[line.name] == 1 else f"{line.name}-{line.shots}shot" for line in scores.lines]
+    made = aggregates(scores)
+    for checkpoint in scores.checkpoints:
+        template = tokenizer_for_model(checkpoint.model, checkpoint.base).chat_template if scores.request.chat else None
+        found = ModelScores(
+            checkpoint.model,
+            [replace(line.results[checkpoint.name], task=name) for name, line in zip(names, scores.lines, strict=True)],
+            {one.name: (of_checkpoint[checkpoint.name].value, one.members) for one, of_checkpoint, _ in made},
+            [scores.harness[checkpoint.name]] if scores.harness else [],
+            {name: line.version for name, line in zip(names, scores.lines, strict=True)},
+            {name: line.of for name, line in zip(names, scores.lines, strict=True)},
+            template,
+        )
+        events.say(f"written: {write_results(folder, found, scores.request.asking(None), started, datetime.now())}")
