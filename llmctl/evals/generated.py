@@ -115,8 +115,11 @@ def run_answers(questions: Sequence[Question], written: Sequence[Sequence[Genera
 
 
 def program(question: Question, answer: str, chat: bool) -> str:
-    """The answer between what the prompt began and the tests; in a conversation the first code in it, if any is fenced."""
+    """The answer between what the prompt began and the tests; in a conversation the first code in it, if any is fenced. Where the
+    prompt began nothing, spaces before the answer are those of its first token (" def")."""
     fenced = FENCED.search(answer) if chat else None
+    if not question.program_prefix:
+        answer = answer.lstrip()
     begun = f"{question.program_prefix}{answer}" if fenced is None else f"{question.program_prefix.rstrip()}\n{fenced[1]}"
     return f"{begun}\n{question.tests}"
 

@@ -155,6 +155,10 @@ def test_a_plain_answer_goes_on_with_its_prompt_to_the_letter():
     assert program(question, "'''\n```\n1\n```'''", chat=False) == "x = '''\n```\n1\n```'''\ncheck()"
 
 
+def test_the_space_of_a_first_token_is_no_indentation():
+    assert program(Question("", ("",), 0, tests="f()"), " def f():\n    return 1", chat=False) == "def f():\n    return 1\nf()"
+
+
 def test_stops_of_programs_are_for_plain_prompts(model, tokenizer, monkeypatch):
     chatting = copy.deepcopy(tokenizer)
     ensure_template(chatting)
