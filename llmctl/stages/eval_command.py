@@ -11,9 +11,10 @@ from llmctl import events
 from llmctl.errors import UserError
 from llmctl.recipe.schema import EvalTable, Recipe
 from llmctl.runs.files import write_json
+from llmctl.runs.store import RunStore
 from llmctl.stages.compared import Compared, resolve
 from llmctl.stages.measure import Precision
-from llmctl.stages.scoring import Request, Scores, score
+from llmctl.stages.scoring import Checkpoint, Request, Scores, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ class Output:
                 raise UserError(f"{option} {file}: there is no folder {file.parent}")
         if self.plots is not None and not (wanted.long or wanted.over_run):
             raise UserError("--plots draws what --long or --over-run measures: give one of them, too")
-        if self.harness is not None and not wanted.tasks:
-            raise UserError("--lm-eval-json holds scores of tasks, and none are asked: name some with --suite or --task")
+        if self.harness is not None and (wanted.over_run or not wanted.tasks):
+            raise UserError("--lm-eval-json holds scores of tasks: name some with --suite or --task, and leave --over-run out")
 
 
 def questions_of(text: str | None) -> int | None:
@@ -110,12 +111,10 @@ def evaluate_checkpoints(
     """Measure checkpoints beside a parent or another one: tables, JSON, a note in the manifests of those that belong to a run."""
     out.check(wanted)
     compared = resolve(names, against, base, runs)
-    if wanted.over_run:
-        from llmctl.stages.over_run import along_run
-
-        compared = along_run(compared)
     values: dict[str, Any] = {"model": compared.subject.model}
-    if wanted.tasks:
+    if wanted.over_run:
+        values |= _ask_over_run(compared, wanted, out)
+    elif wanted.tasks:
         values |= _ask(compared, wanted, out)
     if wanted.perplexity or wanted.texts:
         from llmctl.stages.perplexity import measure_perplexity
@@ -145,11 +144,27 @@ def _ask(compared: Compared, wanted: Measures, out: Output) -> dict[str, Any]:
             compared.owners[row["checkpoint"]].note_evaluation(row)
     if out.harness is not None:
         write_harness(scores, out.harness, started)
-    if wanted.over_run:
-        from llmctl.stages.over_run import show_over_run
-
-        values["over_run"] = show_over_run(compared, scores, out.plots)
     return values
+
+
+def _ask_over_run(compared: Compared, wanted: Measures, out: Output) -> dict[str, Any]:
+    from llmctl.stages.over_run import curves_of, measure_over_run
+    from llmctl.stages.score_tables import plain, tell_left_out
+
+    artifact = compared.owners.get(compared.subject.name)
+    if artifact is None:
+        raise UserError(f"--over-run follows the run that a checkpoint comes from, and {compared.subject.model} is of none")
+    values: dict[str, Any] = {}
+
+    def ask(checkpoints: list[Checkpoint]) -> list[Any]:
+        scores = score(checkpoints, wanted.request(compared.recipe), compared.corpus, compared.recipe)
+        values.update(plain(scores))
+        for checkpoint in checkpoints:
+            tell_left_out(scores, checkpoint.name)
+        return curves_of(scores)
+
+    curves = measure_over_run(RunStore(artifact.folder.parent.parent), artifact, ask, out.plots)
+    return values | {"over_run": curves}
 
 
 def write_harness(scores: Scores, folder: Path, started: datetime) -> None:
