@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llmctl import __version__
-from llmctl.cli_eval import evaluate
+from llmctl.cli_eval import evaluate, probe
 from llmctl.cli_inspect import bench, inspecting, plan, tokenizers
 from llmctl.cli_models import average, export, merge
 from llmctl.cli_options import (
@@ -128,6 +128,7 @@ app.command()(plan)
 
 
 app.command("eval")(evaluate)
+app.command()(probe)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Verbs that measure a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -41,11 +41,23 @@ def evaluate(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Run programs that the model writes (pass@k).")] = False,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32: of the products.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Of questions and examples.", show_default="the recipe's")] = None,
-    long: Annotated[
-        bool, typer.Option("--long", help="Long-context tasks, needle map, loss by position; with --few-shot the tasks, too.")
-    ] = False,
-    plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="Draw what is measured there.")] = None,
+    perplexity: Annotated[bool, typer.Option("--perplexity", help="Bits per byte of every held-out source.")] = False,
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", metavar="FILE", help="The same of a file of yours; may be repeated.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option("--stride", min=1, help="Tokens between its windows.", show_default="half the context")
+    ] = None,
+    long: Annotated[bool, typer.Option("--long", help="Long-context tasks, needle map, loss by position.")] = False,
+    over_run: Annotated[bool, typer.Option("--over-run", help="All checkpoints that led to this one, as curves.")] = False,
+    plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="Draw what --long and --over-run measure.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores to this file.")] = None,
+    harness_json: Annotated[
+        Path | None, typer.Option("--lm-eval-json", metavar="DIR", help="Also in the format of lm-evaluation-harness.")
+    ] = None,
+    harness_tasks: Annotated[
+        Path | None, typer.Option("--lm-eval-tasks", metavar="DIR", help="Folder of YAML tasks for lm-eval:NAME.")
+    ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List all suites and tasks.")] = False,
     runs: Runs = None,
 ) -> None:
@@ -54,23 +66,17 @@ def evaluate(
     Example: llmctl eval --few-shot
     Example: llmctl eval olmo_small/sft --suite olmes --questions 100 --json scores.json
     """
-    from llmctl.errors import UserError
-
     with readable_errors():
         if list_all:
             from llmctl.views.tasks import show_tasks
 
             show_tasks()
             return
-        from llmctl.stages.eval_command import Measures, evaluate_checkpoints, precision_of, questions_of
+        from llmctl.stages.eval_command import Measures, Output, evaluate_checkpoints, precision_of, questions_of
         from llmctl.views.progress import screen
 
-        if plots is not None and not long:
-            raise UserError("--plots draws what --long measures: give --long, too")
-        names = (*(suite or ()), *(task or ()))
         wanted = Measures(
-            names,
-            few_shot or shots is not None or bool(names) or not long,
+            (*(suite or ()), *(task or ())),
             few_shot,
             shots,
             questions_of(questions),
@@ -79,8 +85,41 @@ def evaluate(
             allow_code,
             show_prompts,
             precision_of(precision),
-            long=long,
-            plots=plots,
+            harness_tasks,
+            perplexity,
+            tuple(text or ()),
+            stride,
+            long,
+            over_run,
         )
         with screen() as shown, shown.stage("eval"):
-            evaluate_checkpoints(checkpoints or (), wanted, against, base, json_file, runs)
+            evaluate_checkpoints(checkpoints or (), wanted, against, base, Output(json_file, harness_json, plots), runs)
+
+
+def probe(
+    checkpoint: Annotated[str, typer.Argument(help="Model folder, stage folder, RUN/STAGE or hub name.", show_default=False)],
+    data: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet; or a folder of train and test.", show_default=False)],
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts.", show_default="by its name")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the classes.", show_default="by its name")] = None,
+    test: Annotated[Path | None, typer.Option(help="Test file.", show_default="a fifth of the rows")] = None,
+    shots: Annotated[str, typer.Option(metavar="NUMBERS", help="Examples of each class.")] = "1,2,4,8,16",
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of examples.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first draw, the held-out part, the untrained model.")] = 1,
+    layer: Annotated[str, typer.Option(metavar="N|all|last", help="Layer; all: the best by cross-validation.")] = "all",
+    pool: Annotated[Literal["mean", "last"], typer.Option(help="Of a text's tokens.")] = "mean",
+    test_rows: Annotated[int, typer.Option(min=1, help="Rows of the test at most, drawn by the seed.")] = 1000,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw the curve and a map of classes there.")] = None,
+    map_classes: Annotated[str | None, typer.Option(metavar="NAMES", help="Classes to draw.", show_default="12 largest")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers to this file.")] = None,
+    runs: Runs = None,
+) -> None:
+    """Classify texts by a model's hidden states, beside a bag of words and the untrained model.
+
+    Example: llmctl probe olmo/pretrain reviews.csv --plots pictures
+    """
+    from llmctl.stages.probing import Wish, probe_checkpoint
+    from llmctl.views.progress import screen
+
+    wish = Wish(text_column, label_column, test, shots, seeds, seed, layer, pool, test_rows, map_classes)
+    with readable_errors(), screen() as shown, shown.stage("probe"):
+        probe_checkpoint(checkpoint, data, wish, plots, json_file, runs)

@@ -42,9 +42,11 @@ class Interrupted(BaseException):
         self.exit_code = exit_code
 
 
-def require_package(package: str, what_for: str) -> None:
-    """Raises:
-    UserError: an optional package is not installed.
+def require_package(package: str, what_for: str, distribution: str | None = None) -> None:
+    """`distribution` is what `pip` calls it, where that is another name.
+
+    Raises:
+        UserError: an optional package is not installed.
     """
     if find_spec(package) is None:
-        raise UserError(f"{what_for} needs a package that is not installed: pip install {package}")
+        raise UserError(f"{what_for} needs a package that is not installed: pip install {distribution or package}")

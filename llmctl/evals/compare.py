@@ -8,7 +8,7 @@ import numpy as np
 
 from llmctl.errors import UserError
 from llmctl.evals.result import TaskResult, standard_error
-from llmctl.suites.task import Aggregate
+from llmctl.suites.task import LOWER_IS_BETTER, Aggregate
 
 CONFIDENCE = 0.95
 NORMAL_FROM = 1000
@@ -59,7 +59,7 @@ def score_of(result: TaskResult) -> Score:
 
 
 def higher_is_better(result: TaskResult) -> bool:
-    return result.measure != "bits_per_byte"
+    return result.measure not in LOWER_IS_BETTER
 
 
 def paired(before: TaskResult, after: TaskResult) -> Paired:

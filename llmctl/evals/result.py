@@ -42,15 +42,19 @@ class TaskResult:
     """Of each question, as in `Question.group`."""
     ids: tuple[str, ...]
     also: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """Values in other measures: the accuracy under each normalisation ("accuracy/byte"), "bits_per_byte" of the right choice."""
+    """Values in other measures: the accuracy under each normalisation ("accuracy/byte"), "bits_per_byte" of the right choice; of
+    generated answers the share that "ended" before their longest, "exact_match" beside f1, "pass@1" beside pass@k, and the share
+    of programs that "timed_out"."""
     fewer: tuple[str, ...] = ()
     """Questions (ids) that were asked with fewer examples, for want of room in the context."""
     cut: tuple[str, ...] = ()
     """Questions whose own beginning did not fit, either."""
     prompts: tuple[str, ...] = ()
-    """The first questions' prompts as the model read them, with the right choice."""
+    """The first questions' prompts as the model read them, with the right choice, or the first answer and what became of it."""
     log_likelihoods: tuple[tuple[float, ...], ...] = ()
     """Of each question's choices, nats."""
+    answers: tuple[tuple[str, ...], ...] = ()
+    """What the model wrote to each question, sample by sample."""
 
     @property
     def value(self) -> float:

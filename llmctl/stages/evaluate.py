@@ -7,14 +7,13 @@ from llmctl.recipe.graph import stage_order
 from llmctl.recipe.schema import AverageTable, Recipe
 from llmctl.runs.files import write_json
 from llmctl.stages.node import Context, Node, Outcome
-from llmctl.stages.questions import asked_in, check_names
+from llmctl.stages.questions import asked_in
 from llmctl.stages.scoring import Checkpoint, Request, score
 from llmctl.suites import catalog
 
 
 def node(recipe: Recipe) -> Node:
     stages = tuple(stage.name for stage in stage_order(recipe))
-    check_names("eval.suites", recipe.eval.suites)
     tasks = catalog.fingerprint(asked_in(recipe, recipe.eval.suites))
     identity = {"eval": recipe.eval.model_dump(mode="json"), "seed": recipe.seed, "tasks": tasks}
     return Node("eval", "eval", 2, ("corpus", "tokenizer", *stages), identity, work)

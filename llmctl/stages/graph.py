@@ -5,11 +5,16 @@ from llmctl.recipe.graph import stage_order
 from llmctl.recipe.schema import Recipe
 from llmctl.stages import average, corpus, evaluate, tokenizer, tokens, training
 from llmctl.stages.node import Node
-from llmctl.stages.questions import asked_in
+from llmctl.stages.questions import asked_in, check_questions
 
 
 def build_graph(recipe: Recipe) -> dict[str, Node]:
-    """Every node of the recipe by name, parents before children."""
+    """Every node of the recipe by name, parents before children.
+
+    Raises:
+        UserError: a task of an evaluation is not known.
+    """
+    check_questions(recipe)
     nodes = [corpus.node(recipe)]
     if recipe.tokenizer is not None or recipe.stages:
         nodes.append(tokenizer.node(recipe))

@@ -19,17 +19,28 @@ def opened(
     of the products: weights are fp32."""
     import torch
 
-    from llmctl.model.attention import use_packed_attention
     from llmctl.model.load import load_model
-    from llmctl.model.precision import multiplies_bfloat16
     from llmctl.stages.adapters import adapted, load_adapted
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    in_bfloat16 = precision == "bf16" or (precision == "auto" and multiplies_bfloat16(device))
     adapter = adapted(model, base)
     loaded = load_model(str(model), device) if adapter is None else load_adapted(adapter, device)
     if change is not None:
         change(loaded)
+    with measuring(loaded, precision) as ready:
+        yield ready
+
+
+@contextmanager
+def measuring(loaded: Any, precision: Precision = "auto") -> Iterator[Any]:
+    """A model, on its device already, ready for packed scoring, without gradients."""
+    import torch
+
+    from llmctl.model.attention import use_packed_attention
+    from llmctl.model.precision import multiplies_bfloat16
+
+    device = next(loaded.parameters()).device.type
+    in_bfloat16 = precision == "bf16" or (precision == "auto" and multiplies_bfloat16(device))
     use_packed_attention(loaded)
     loaded.eval()
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=in_bfloat16):

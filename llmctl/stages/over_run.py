@@ -107,17 +107,17 @@ def checkpoints_of(points: Sequence[CurvePoint]) -> list[Checkpoint]:
 def curves_of(scores: Scores) -> list[TaskCurve]:
     """A curve for each task and number of examples."""
     names = [checkpoint.name for checkpoint in scores.checkpoints]
-    asked = Counter(line.task.name for line in scores.lines)
+    asked = Counter(line.name for line in scores.lines)
     found = []
     for line in scores.lines:
         results = [line.results[name] for name in names]
-        bits = line.task.measure == "bits_per_byte"
+        bits = line.measure == "bits_per_byte"
         found.append(
             TaskCurve(
-                f"{line.task.name}, {line.shots} shots" if asked[line.task.name] > 1 else line.task.name,
+                f"{line.name}, {line.shots} shots" if asked[line.name] > 1 else line.name,
                 tuple(result.value for result in results),
                 tuple(result.stderr for result in results),
-                line.task.chance,
+                line.chance,
                 percent=not bits,
                 higher_is_better=not bits,
             )
@@ -164,7 +164,9 @@ def show_curves(points: Sequence[CurvePoint], curves: Sequence[TaskCurve]) -> No
     events.emit(events.Table("scores over the run ± standard error", columns, tuple(rows)))
     stage, places, last = part_for_noise(points)
     if not last:
-        events.say("signal and noise are not measured: no stage kept three models (checkpoint.keep_every) beside its last one")
+        events.say(
+            "signal and noise of the tasks are not measured: no stage keeps three models (checkpoint.keep_every) beside its last one"
+        )
         return
     found = [(curve.name, *signal_to_noise([curve.values[place] for place in places], last)) for curve in curves]
     rows = [(name, f"{100 * signal:.1f}", f"{100 * noise:.1f}", f"{ratio:.1f}") for name, signal, noise, ratio in found]

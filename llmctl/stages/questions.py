@@ -7,7 +7,8 @@ from pathlib import Path
 from llmctl import events
 from llmctl.corpus.documents import read_documents
 from llmctl.errors import UserError
-from llmctl.recipe.schema import Recipe
+from llmctl.recipe.long_schema import LongContextTable
+from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.suites import catalog
 from llmctl.suites.builtin import builtin_tasks
 from llmctl.suites.task import Suite, Task
@@ -51,6 +52,18 @@ def asked_in(recipe: Recipe, names: Sequence[str]) -> list[str]:
     """Those of the names whose questions a recipe has: the built-in ones need text."""
     ours, _ = catalog.split(names)
     return [name for name in ours if recipe.reference_source is not None or not catalog.is_builtin(name)]
+
+
+def check_questions(recipe: Recipe) -> None:
+    """Raises:
+    UserError: a suite or a task that the recipe names is not known, or cannot be asked from a recipe.
+    """
+    check_names("eval.suites", recipe.eval.suites)
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, TrainTable):
+            check_names(f"{name}.eval.suites", stage.eval.suites)
+        if isinstance(stage, LongContextTable):
+            check_names(f"{name}.guard.suites", stage.guard.suites)
 
 
 def check_names(key: str, names: Sequence[str]) -> None:

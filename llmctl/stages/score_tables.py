@@ -19,12 +19,12 @@ def show(scores: Scores) -> None:
     request, names = scores.request, [checkpoint.name for checkpoint in scores.checkpoints]
     rows = [
         (
-            line.task.name,
-            str(line.task.version),
+            line.name,
+            str(line.version),
             str(line.shots),
-            scored_by(line),
+            f"{line.form}, {line.scored_by}",
             asked(line),
-            in_units(line.task.chance, line.task.measure),
+            in_units(line.chance, line.measure),
             *(cell(line, line.results[name]) for name in names),
         )
         for line in scores.lines
@@ -49,8 +49,8 @@ def show_differences(scores: Scores) -> None:
     rows = []
     for line in scores.lines:
         found = (paired(line.results[str(child.parent)], line.results[child.name]) for child in children)
-        cells = (difference_cell(one, line.task.measure) for one in found)
-        rows.append((line.task.name, str(line.shots), *cells))
+        cells = (difference_cell(one, line.measure) for one in found)
+        rows.append((line.name, str(line.shots), *cells))
     for aggregate, _, differences in aggregates(scores):
         found = (differences[child.name] for child in children)
         rows.append((aggregate.name, "", *(difference_cell(one, measure_of(one.after)) for one in found)))
@@ -70,13 +70,13 @@ def compared(scores: Scores) -> list[Checkpoint]:
 def aggregates(scores: Scores) -> list[tuple[Aggregate, dict[str, Score], dict[str, Paired]]]:
     """Each aggregate with its score by checkpoint, and its difference by child."""
     values: dict[str, dict[str, Score]] = {
-        checkpoint.name: {line.task.name: score_of(line.results[checkpoint.name]) for line in scores.lines}
+        checkpoint.name: {line.name: score_of(line.results[checkpoint.name]) for line in scores.lines}
         for checkpoint in scores.checkpoints
     }
     pairs: dict[str, dict[str, Paired]] = {child.name: {} for child in compared(scores)}
     for child in compared(scores):
         for line in scores.lines:
-            pairs[child.name][line.task.name] = paired(line.results[str(child.parent)], line.results[child.name])
+            pairs[child.name][line.name] = paired(line.results[str(child.parent)], line.results[child.name])
     found = []
     for aggregate in scores.aggregates:
         name = aggregate.name
@@ -103,21 +103,13 @@ def with_error(one: Score | TaskResult, measure: str) -> str:
     return f"{in_units(one.value, measure)} ± {in_units(one.stderr, measure)}"
 
 
-def scored_by(line: Line) -> str:
-    """The form of the question and its measure."""
-    task = line.task
-    how = {"accuracy": f"accuracy/{task.normalisation}", "pass_at_k": f"pass@{task.sampling.k}"}.get(task.measure, task.measure)
-    return f"{task.form}, {how.replace('_', ' ')}"
-
-
 def asked(line: Line) -> str:
-    count = len(line.task.questions)
-    return f"{count:,} of {line.task.of:,}" if line.task.of > count else f"{count:,}"
+    return f"{line.asked:,} of {line.of:,}" if line.of > line.asked else f"{line.asked:,}"
 
 
 def cell(line: Line, result: TaskResult) -> str:
     mark = CUT if result.cut else FEWER if result.fewer else " "
-    return f"{with_error(result, line.task.measure)}{mark}"
+    return f"{with_error(result, line.measure)}{mark}"
 
 
 def difference_cell(one: Paired, measure: str) -> str:
@@ -136,7 +128,7 @@ def tell_left_out(scores: Scores, checkpoint: str) -> None:
             ids = ids_of(line.results[checkpoint])
             more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
             if ids:
-                told.append(f"{line.task.name} with {line.shots}: {', '.join(ids[:NAMED])}{more}")
+                told.append(f"{line.name} with {line.shots}: {', '.join(ids[:NAMED])}{more}")
         if told:
             events.say(f"{mark} {checkpoint}: {what}, for want of room in its context. Questions of {'; '.join(told)}")
 
@@ -146,7 +138,7 @@ def show_prompts(scores: Scores) -> None:
     checkpoint = scores.checkpoints[0].name
     for line in scores.lines:
         for number, prompt in enumerate(line.results[checkpoint].prompts, start=1):
-            events.say(f"--- {line.task.name}, {line.shots} shots, prompt {number} of {checkpoint}\n{prompt}")
+            events.say(f"--- {line.name}, {line.shots} shots, prompt {number} of {checkpoint}\n{prompt}")
 
 
 def plain(scores: Scores) -> dict[str, Any]:
@@ -166,24 +158,24 @@ def plain(scores: Scores) -> dict[str, Any]:
 
 
 def as_row(scores: Scores, line: Line, checkpoint: Checkpoint) -> dict[str, Any]:
-    result, task = line.results[checkpoint.name], line.task
+    result = line.results[checkpoint.name]
     row = {
         "checkpoint": checkpoint.name,
         "model": checkpoint.model,
-        "task": task.name,
-        "version": task.version,
-        "form": task.form,
-        "source": task.source,
+        "task": line.name,
+        "version": line.version,
+        "form": line.form,
+        "source": line.source,
         "template": "chat" if scores.request.chat else "plain",
         "shots": line.shots,
         "seed": scores.request.seed,
-        "measure": task.measure,
-        "normalisation": task.normalisation,
+        "measure": line.measure,
+        "normalisation": result.normalisation,
         "value": result.value,
         "stderr": number(result.stderr),
-        "chance": number(task.chance),
-        "questions": len(task.questions),
-        "questions_of_the_task": task.of or len(task.questions),
+        "chance": number(line.chance),
+        "questions": line.asked,
+        "questions_of_the_task": line.of,
         "questions_with_fewer_shots": list(result.fewer),
         "questions_cut": list(result.cut),
         "measures": {name: result.mean_of(name) for name in result.also},

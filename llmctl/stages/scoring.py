@@ -1,18 +1,24 @@
 """Scores of checkpoints on tasks: every one is asked the same questions, behind the same examples."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llmctl import events
+from llmctl.evals.prompts import shots_of
 from llmctl.evals.result import Asking, TaskResult
 from llmctl.recipe.schema import Recipe
 from llmctl.stages.adapters import tokenizer_for_model
 from llmctl.stages.measure import Precision, opened
 from llmctl.stages.questions import suites_of
 from llmctl.suites import catalog
-from llmctl.suites.task import Aggregate, Task
+from llmctl.suites.task import Aggregate, Measure, Suite, Task
+
+if TYPE_CHECKING:
+    from llmctl.evals.harness import HarnessScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,23 @@ class Request:
 class Line:
     """A task behind a number of examples, and what each checkpoint made of it."""
 
-    task: Task
+    name: str
+    version: int | str
+    form: str
+    """How a question is put, as the tables say it."""
+    source: str
+    measure: Measure
+    scored_by: str
+    chance: float
     shots: int
+    of: int
+    """Questions that the task has, of which not all may be asked."""
     results: dict[str, TaskResult] = field(default_factory=dict)
     """By the checkpoint's name."""
+
+    @property
+    def asked(self) -> int:
+        return max((len(result.values) for result in self.results.values()), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,8 @@ class Scores:
     checkpoints: list[Checkpoint]
     lines: list[Line]
     aggregates: list[Aggregate]
+    harness: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What lm-evaluation-harness makes of its own tasks, by the checkpoint's name."""
 
 
 def score(checkpoints: Sequence[Checkpoint], request: Request, corpus: Path | None, recipe: Recipe | None) -> Scores:
@@ -78,29 +99,69 @@ def score(checkpoints: Sequence[Checkpoint], request: Request, corpus: Path | No
         StageFailed: the logits of a checkpoint are no numbers.
     """
     from llmctl.evals.fewshot import evaluate
-    from llmctl.evals.prompts import shots_of
+    from llmctl.evals.harness import evaluate_harness, load_tasks
 
     ours, theirs = catalog.split(request.names)
     suites = suites_of(ours, corpus, recipe, request.questions, request.seed, request.shots)
-    lines: dict[tuple[str, int], Line] = {}
-    for task in (task for suite in suites for task in suite.tasks):
-        wanted = [request.shots] if request.shots is not None or not task.pool else request.drawn_shots
-        for shots in wanted:
-            shots = shots_of(task, request.asking(shots))
-            lines.setdefault((task.name, shots), Line(task, shots))
-    total = sum(len(line.task.questions) for line in lines.values())
+    asked = lines_of(suites, request)
+    harness = load_tasks(theirs, request.harness_tasks) if theirs else None
+    scores = Scores(
+        request, list(checkpoints), [line for _, line in asked], [one for suite in suites for one in suite.aggregates]
+    )
+    total = sum(len(task.questions) for task, _ in asked)
     for checkpoint in checkpoints:
-        tokenizer = tokenizer_for_model(checkpoint.model, checkpoint.base)
+        tokenizer, count = tokenizer_for_model(checkpoint.model, checkpoint.base), 0
         with opened(checkpoint.model, base=checkpoint.base, precision=request.precision) as model:
-            count = 0
-            for line in lines.values():
-                asking = request.asking(line.shots)
+            for task, line in asked:
                 told = partial(tell, checkpoint.name, count, total)
-                line.results[checkpoint.name] = evaluate(model, tokenizer, line.task, asking, told)
-                count += len(line.task.questions)
-                told(len(line.task.questions))
-    aggregates = [aggregate for suite in suites for aggregate in suite.aggregates]
-    return Scores(request, list(checkpoints), list(lines.values()), aggregates)
+                line.results[checkpoint.name] = evaluate(model, tokenizer, task, request.asking(line.shots), told)
+                count += len(task.questions)
+                told(len(task.questions))
+            if harness is not None:
+                found = evaluate_harness(model, tokenizer, harness, request.asking(request.shots), request.questions)
+                add_harness(scores, checkpoint.name, found)
+    return scores
+
+
+def lines_of(suites: Sequence[Suite], request: Request) -> list[tuple[Task, Line]]:
+    """Every task once, behind each number of examples that is wanted of it."""
+    found: dict[tuple[str, int], tuple[Task, Line]] = {}
+    for task in (task for suite in suites for task in suite.tasks):
+        for wanted in [request.shots] if request.shots is not None or not task.pool else request.drawn_shots:
+            shots = shots_of(task, request.asking(wanted))
+            line = Line(
+                task.name, task.version, task.form, task.source, task.measure, measured_as(task), task.chance, shots,
+                task.of or len(task.questions),
+            )  # fmt: skip
+            found.setdefault((task.name, shots), (task, line))
+    return list(found.values())
+
+
+def measured_as(task: Task) -> str:
+    if task.measure == "accuracy":
+        return f"accuracy/{task.normalisation}"
+    return f"pass@{task.sampling.k}" if task.measure == "pass_at_k" else task.measure.replace("_", " ")
+
+
+def add_harness(scores: Scores, checkpoint: str, found: "HarnessScores") -> None:
+    """Put the results of lm-evaluation-harness's tasks with the others."""
+    scores.harness[checkpoint] = found.aggregated
+    known = {line.name: line for line in scores.lines}
+    for result in found.results:
+        name = result.task.removeprefix(catalog.HARNESS)
+        if result.task not in known:
+            choices = [len(of_question) for of_question in result.log_likelihoods]
+            guessed = (
+                sum(w / n for w, n in zip(result.weights, choices, strict=False)) if result.measure == "accuracy" else math.nan
+            )
+            line = Line(
+                result.task, found.aggregated["versions"].get(name, ""), "lm-eval", "lm-evaluation-harness", result.measure,
+                next(iter(result.also), result.measure), guessed or math.nan, result.shots,
+                found.aggregated["n-samples"].get(name, {}).get("original", len(result.values)),
+            )  # fmt: skip
+            scores.lines.append(line)
+            known[result.task] = line
+        known[result.task].results[checkpoint] = result
 
 
 def tell(checkpoint: str, before: int, total: int, done: int) -> None:

@@ -60,24 +60,32 @@ def find(names: Sequence[str], questions: int | None, seed: int, shots: int | No
     """
     names = list(dict.fromkeys(names))
     check(names)
-    made: dict[str, Task] = {}
-
-    def task(name: str) -> Task:
-        if name not in made:
-            made[name] = sample(load(name, shots), questions, seed)
-        return made[name]
-
-    builtins = {one.name: one for one in builtin()} if any(is_builtin(name) for name in names) else {}
+    builtins = {task.name: task for task in builtin()} if any(is_builtin(name) for name in names) else {}
+    read: dict[str, Task] = {}
     suites = []
     for name in names:
         if is_builtin(name):
-            chosen = tuple(builtins.values()) if name == BUILTIN else (builtins[name],)
-            suites.append(Suite(name, tuple(sample(one, questions, seed) for one in chosen)))
-            continue
-        tasks, aggregates = members(name, tell=True)
-        found = tuple(task(member) for member in tasks)
-        suites.append(Suite(name if aggregates else found[0].name, found, aggregates))
+            tasks, aggregates = tuple(builtins.values()) if name == BUILTIN else (builtins[name],), ()
+            tasks = tuple(sample(task, questions, seed) for task in tasks)
+        else:
+            wanted, aggregates = members(name, tell=True)
+            read |= {one: sample(load(one, shots), questions, seed) for one in wanted if one not in read}
+            tasks = tuple(read[one] for one in wanted)
+        suites.append(Suite(tasks[0].name if is_own(name) else name, tasks, aggregates))
+    check_names(suites)
     return suites
+
+
+def check_names(suites: Iterable[Suite]) -> None:
+    """
+    Raises:
+        UserError: two different tasks have one name.
+    """
+    seen: dict[str, Task] = {}
+    for task in (task for suite in suites for task in suite.tasks):
+        other = seen.setdefault(task.name, task)
+        if other.source != task.source:
+            raise UserError(f"{task.name}: two tasks have this name, {other.source} and {task.source}: give one another name")
 
 
 def check(names: Iterable[str]) -> None:

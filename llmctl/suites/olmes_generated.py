@@ -50,9 +50,7 @@ def humaneval(question: Question, document: dict[str, Any]) -> Question:
     The package's examples have one space too many before the first line of an answer: a model that copies them writes programs
     that cannot be read, so it is taken out.
     """
-    examples = tuple(
-        re.sub(r'^("""|    """|    \'\'\')\n {5}(?=\S)', r"\1\n    ", one, flags=re.MULTILINE) for one in question.examples
-    )
+    examples = tuple(re.sub(r"(\"{3}|'{3})\n {5}(?=\S)", r"\1\n    ", example) for example in question.examples)
     tests = f"\n{document['test']}\ncheck({document['entry_point']})\n"
     return replace(question, examples=examples, tests=tests, program_prefix=document["prompt"])
 

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from llmctl.runs.files import read_json, write_json
 
-Measure = Literal["accuracy", "bits_per_byte", "exact_match", "f1", "pass_at_k"]
+Measure = Literal["accuracy", "bits_per_byte", "exact_match", "f1", "pass_at_k", "score", "error"]
 """What a task's questions are scored by.
 
 accuracy: whether the right choice is the likeliest; bits_per_byte: of the right choice, lower is better; exact_match, f1: of a
-generated answer against those accepted; pass_at_k: whether generated programs pass their tests.
+generated answer against those accepted; pass_at_k: whether generated programs pass their tests; score, error: another measure of
+lm-evaluation-harness, an error is better when it is lower.
 """
+LOWER_IS_BETTER = ("bits_per_byte", "error")
 GENERATED = ("exact_match", "f1", "pass_at_k")
 
 Normalisation = Literal["none", "character", "token", "byte", "unconditional"]

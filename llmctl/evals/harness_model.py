@@ -1,0 +1,182 @@
+"""llmctl's scoring as a model of lm-evaluation-harness: the same tokens as its own `HFLM` makes of a text, scored with what
+prompts share read once."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from llmctl import events
+from llmctl.errors import StageFailed, UserError
+from llmctl.evals.continuations import BranchScore, NotFinite
+from llmctl.evals.prompts import Pair
+from llmctl.evals.shared import scores_of
+from llmctl.model.generate import generate_samples
+from llmctl.suites.task import Sampling
+from llmctl.tokens.template import special_pattern
+
+NAME = "lm-evaluation-harness"
+LONGEST_ANSWER = 256  # tokens, where a task does not say: as HFLM
+
+
+def harness_model(model: Any, tokenizer: Any, limit: int, seed: int = 1) -> Any:
+    """An `lm_eval.api.model.TemplateLM` that scores with `model` in a context of `limit` tokens; answers that are drawn
+    come from `seed`.
+
+    Its `cut` counts what did not fit, by task: {task: {number of the question}}. `model` attends to packed documents
+    (`use_packed_attention`). The class is made here, for lm_eval takes 6 s to import.
+    """
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    out, err = sys.stdout, sys.stderr
+    special = special_pattern(tokenizer)
+
+    class Scorer(TemplateLM):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokenizer = tokenizer
+            self.cut: dict[str, set[int]] = {}
+            self._asked: list[tuple[str, int]] = []
+
+        @property
+        def max_length(self) -> int:
+            return limit
+
+        @property
+        def eot_token_id(self) -> int:
+            return tokenizer.eos_token_id
+
+        @property
+        def prefix_token_id(self) -> int:
+            return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+
+        @property
+        def tokenizer_name(self) -> str:
+            return tokenizer.name_or_path.replace("/", "__")
+
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **others: Any) -> list[int]:
+            if add_special_tokens is None and has_bos_prefix(string, tokenizer.decode([self.prefix_token_id])):
+                add_special_tokens = False
+            return tokenizer.encode(string, **({} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}))
+
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+            self._asked = [(str(request.task_name), request.doc_id or 0) for request in requests]
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+        def _loglikelihood_tokens(self, requests: list[Any], **others: Any) -> list[tuple[float, bool]]:
+            pairs = []
+            for (task, number), (_, context, continuation) in zip(self._asked, requests, strict=True):
+                if len(context) + len(continuation) > limit + 1:
+                    self.cut.setdefault(task, set()).add(number)
+                pairs.append(fitted(task, number, context, continuation, limit))
+            with speaking(out, err):
+                scores = scored(model, [list(of_one) for _, of_one in groupby(pairs, key=lambda pair: pair[0])])
+            return [(s.total, bool(s.likeliest.all())) for s in scores]
+
+        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
+            windows: list[Pair] = []
+            owners: list[int] = []
+            for owner, request in enumerate(requests):
+                cut = get_rolling_token_windows(self.tok_encode(request.args[0]), self.prefix_token_id, limit, context_len=1)
+                windows += [make_disjoint_window(window) for window in cut]
+                owners += [owner] * (len(windows) - len(owners))
+            with speaking(out, err):
+                scores = scored(model, [[window] for window in windows])
+            totals = [0.0] * len(requests)
+            for owner, score in zip(owners, scores, strict=True):
+                totals[owner] += score.total
+            return totals
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
+            found = [""] * len(requests)
+            for settings, numbers in alike([request.args[1] for request in requests]):
+                told: dict[str, Any] = dict(normalize_gen_kwargs(settings, LONGEST_ANSWER))
+                stops = handle_stop_sequences(told.get("until"), eos=tokenizer.decode([self.eot_token_id]))
+                longest = int(told["max_gen_toks"])
+                if longest >= limit:
+                    raise UserError(
+                        f"{requests[numbers[0]].task_name}: answers of up to {longest} tokens are asked for, and the model's "
+                        f"context holds {limit} with the question"
+                    )
+                prompts = [self._prompt(requests[number], limit - longest) for number in numbers]
+                keys = [f"{requests[number].task_name}/{number}" for number in numbers]
+                sampling = Sampling(
+                    longest, tuple(filter(None, stops)), float(told.get("temperature") or 0.0), float(told.get("top_p") or 1.0)
+                )
+                with speaking(out, err):
+                    answers = generate_samples(
+                        model, tokenizer, prompts, sampling, [self.eot_token_id], seed=seed, keys=keys, task=NAME
+                    )
+                for number, (answer,) in zip(numbers, answers, strict=True):
+                    if not answer.finite:
+                        raise broken(number, len(requests))
+                    found[number] = postprocess_generated_text(special.sub("", answer.text), stops, None)
+            return found
+
+        def _prompt(self, request: Any, room: int) -> list[int]:
+            ids = self.tok_encode(request.args[0]) or [self.prefix_token_id]
+            if len(ids) > room:
+                self.cut.setdefault(str(request.task_name), set()).add(request.doc_id or 0)
+            return ids[-room:]
+
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            return tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+
+    return Scorer()
+
+
+@contextlib.contextmanager
+def speaking(out: Any, err: Any) -> Iterator[None]:
+    """The streams as they were before lm_eval was made quiet: what llmctl itself has to say goes there."""
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+def fitted(task: str, number: int, context: list[int], continuation: list[int], limit: int) -> Pair:
+    """The last tokens of a context and its continuation that a context of `limit` tokens holds: the very last one is only
+    predicted.
+
+    Raises:
+        UserError: nothing is left to score, or there is no room for it.
+    """
+    if not continuation:
+        raise UserError(f"{task}, question {number}: a choice gives no token of its own after its prompt")
+    if len(continuation) > limit:
+        raise UserError(f"{task}, question {number}: a choice has {len(continuation)} tokens, and the context holds {limit}")
+    return context[-(limit + 1 - len(continuation)) :], continuation
+
+
+def scored(model: Any, questions: Sequence[Sequence[Pair]]) -> list[BranchScore]:
+    """Scores of each pair's continuation after its context, in order; the pairs of a question stand together.
+
+    Raises:
+        StageFailed: the model's logits are no numbers.
+    """
+    try:
+        found = scores_of(model, questions, lambda done: events.progress(NAME, done, len(questions), "questions"))
+    except NotFinite as error:
+        raise broken(error.fork, len(questions)) from None
+    return [score for of_one in found for score in of_one]
+
+
+def broken(number: int, of: int) -> StageFailed:
+    return StageFailed(
+        f"{NAME}: the model's logits are no numbers (NaN or infinite) at question {number} of {of}, and nothing is scored. "
+        "Its weights are broken, or its precision is too low: try --precision fp32"
+    )
+
+
+def alike(settings: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[int]]]:
+    """Numbers of the requests that are asked with the same settings."""
+    found: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for number, one in enumerate(settings):
+        found.setdefault(repr(one), (one, []))[1].append(number)
+    return list(found.values())
