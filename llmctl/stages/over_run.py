@@ -17,6 +17,7 @@ from llmctl.runs.artifact import Artifact
 from llmctl.runs.store import RunStore
 from llmctl.stages.score_tables import number
 from llmctl.stages.scoring import Checkpoint, Scores
+from llmctl.suites.task import LOWER_IS_BETTER
 
 LAST = 5  # checkpoints that noise is measured on, as in arXiv 2508.13144; fewer where a stage keeps fewer than twice as many
 
@@ -119,7 +120,7 @@ def curves_of(scores: Scores) -> list[TaskCurve]:
                 tuple(result.stderr for result in results),
                 line.chance,
                 percent=not bits,
-                higher_is_better=not bits,
+                higher_is_better=line.measure not in LOWER_IS_BETTER,
             )
         )
     return found
@@ -164,9 +165,7 @@ def show_curves(points: Sequence[CurvePoint], curves: Sequence[TaskCurve]) -> No
     events.emit(events.Table("scores over the run ± standard error", columns, tuple(rows)))
     stage, places, last = part_for_noise(points)
     if not last:
-        events.say(
-            "signal and noise of the tasks are not measured: no stage keeps three models (checkpoint.keep_every) beside its last one"
-        )
+        events.say("signal and noise are not measured: no stage kept three models (checkpoint.keep_every) beside its last one")
         return
     found = [(curve.name, *signal_to_noise([curve.values[place] for place in places], last)) for curve in curves]
     rows = [(name, f"{100 * signal:.1f}", f"{100 * noise:.1f}", f"{ratio:.1f}") for name, signal, noise, ratio in found]
