@@ -1,7 +1,7 @@
 """One artifact: a stage's folder, done when its manifest is there.
 
 runs/<run>/<stage>-<key>/
-  manifest.json    written last: parents, recipe, sha256 of every file, numbers, versions, hardware
+  manifest.json    written last: parents, recipe, sha256 of every file, numbers, versions, hardware; evaluations are added later
   state.json       how far it is; what `llmctl runs` shows
   metrics.jsonl    a line per step
   ...              what the stage leaves
@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -144,6 +144,29 @@ class Artifact:
             "seconds": ended - started,
         }
         write_json(self.folder / MANIFEST, manifest)
+
+    def note_evaluations(self, entries: Sequence[dict[str, dict[str, Any]]]) -> bool:
+        """Add to the manifest what was measured of a model of this finished artifact; False where it cannot be written.
+
+        entries: each with "asked" (task, shots, and all else that decides the outcome, the model's folder in the artifact too)
+        and "found" (value, stderr, ...); one takes the place of an older one that was asked the same
+
+        What the artifact is stays: its hashes, its children's keys, and when it was last worked on.
+        """
+        path = self.folder / MANIFEST
+        try:
+            with (self.folder / ".evaluations.lock").open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                before, manifest = path.stat(), read_json(path)
+                asked = [json.loads(json.dumps(entry["asked"])) for entry in entries]
+                older = [one for one in manifest.get("evaluations", []) if one["asked"] not in asked]
+                manifest["evaluations"] = older + [{**entry, "noted": time.time()} for entry in entries]
+                write_json(path, manifest)
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        except OSError:  # the run of someone else, or on a disk that is full
+            return False
+        self.__dict__.pop("manifest", None)  # read before it changed
+        return True
 
     def _hashes(self, entries: list[str]) -> dict[str, dict[str, Any]]:
         files: list[Path] = []

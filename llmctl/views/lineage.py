@@ -9,6 +9,8 @@ from llmctl.errors import UserError
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.store import RunStore
 
+SHOWN = 4  # evaluations of a checkpoint that its line has room for
+
 
 def subject(store: RunStore, checkpoint: str | None) -> Artifact:
     """The artifact that `checkpoint` means, or the newest finished one of the newest run.
@@ -52,6 +54,25 @@ def merged(artifact: Artifact) -> list[str]:
     return [f"{told}  sha256 {row['sha256'][:12]}" for told, row in rows]
 
 
+def evaluated(artifact: Artifact) -> list[str]:
+    """A line of the newest evaluations that were noted of a model of the artifact."""
+    noted = artifact.manifest.get("evaluations", [])[::-1] if artifact.done else []
+    if not noted:
+        return []
+    more = f", and {len(noted) - SHOWN:,} more (--json has all)" if len(noted) > SHOWN else ""
+    return [f"evaluated: {', '.join(map(score_line, noted[:SHOWN]))}{more}"]
+
+
+def score_line(noted: dict[str, Any]) -> str:
+    asked, found = noted["asked"], noted["found"]
+    scale, digits = (1, 3) if asked.get("measure") == "bits_per_byte" else (100, 1)
+    error = f" ± {scale * found['stderr']:.{digits}f}" if found.get("stderr") is not None else ""
+    shots = f" {asked['shots']}-shot" if asked.get("shots") is not None else ""
+    where = f" of {asked['model']}" if asked.get("model", "model") != "model" else ""
+    value = f" {scale * found['value']:.{digits}f}" if found.get("value") is not None else ""
+    return f"{asked.get('task', '?')}{shots}{where}{value}{error}"
+
+
 def as_values(store: RunStore, artifact: Artifact) -> dict[str, Any]:
     manifest = artifact.manifest if artifact.done else {}
     return {
@@ -62,6 +83,7 @@ def as_values(store: RunStore, artifact: Artifact) -> dict[str, Any]:
         "metrics": manifest.get("metrics"),
         "averaged": averaged(artifact),
         "merged": merged(artifact),
+        "evaluations": manifest.get("evaluations", []),
         "parents": [as_values(store, parent) for parent in store.parents(artifact).values()] if artifact.done else [],
     }
 
@@ -82,7 +104,8 @@ def show_lineage(store: RunStore, checkpoint: str | None, as_json: bool) -> None
         # The deepest chain first: direct parents that are ancestors of another parent stand below that one.
         parents = list(store.parents(node).values())[::-1] if node.done else []
         below = [line for parent in parents for line in lines(parent, indent + "  ")]
-        return [f"{indent}{run}{label(node)}", *(f"{indent}    = {line}" for line in averaged(node) + merged(node)), *below]
+        made_of = [f"{indent}    = {line}" for line in averaged(node) + merged(node)]
+        return [f"{indent}{run}{label(node)}", *made_of, *(f"{indent}    {line}" for line in evaluated(node)), *below]
 
     print(f"{artifact.run}: {artifact.folder}")
     print("\n".join(lines(artifact, "  ")))
