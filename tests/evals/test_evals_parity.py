@@ -153,7 +153,7 @@ def test_own_tasks_end_to_end_are_as_lm_eval_runs_them(folder, own, capfd):
     assert (told.out, told.err) == ("", "")
     theirs: Any = simple_evaluate(
         HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=3),
-        tasks=names,
+        tasks=[*names],
         num_fewshot=1,
         fewshot_as_multiturn=False,
         task_manager=TaskManager(include_path=own, include_defaults=False),

@@ -125,7 +125,7 @@ def test_scores_become_a_curve_for_each_task_and_number_of_examples(store):
             )
             for place, one in enumerate(checkpoints)
         }
-        lines.append(Line(task, number, results))
+        lines.append(Line(task.name, 1, "rc", "here", task.measure, "accuracy/byte", task.chance, number, 2, results))
     curves = curves_of(Scores(Request(("t", "u")), checkpoints, lines, []))
     assert [curve.name for curve in curves] == ["t, 0 shots", "t, 1 shots", "u"]
     assert curves[0].values == pytest.approx([0.15 * place for place in range(6)])
