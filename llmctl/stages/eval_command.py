@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 from llmctl import events
 from llmctl.errors import UserError
 from llmctl.recipe.schema import EvalTable, Recipe
+from llmctl.runs.artifact import Artifact
 from llmctl.runs.files import write_json
 from llmctl.runs.store import RunStore
 from llmctl.stages.compared import Compared, resolve
@@ -47,12 +48,13 @@ class Measures:
 
     def request(self, recipe: Recipe | None) -> Request:
         table = recipe.eval if recipe is not None else EvalTable()
+        shots = table.shots if self.shots is None else self.shots
         return Request(
             self.names or tuple(table.suites),
             self.seed if self.seed is not None else recipe.seed if recipe is not None else 1,
             table.questions if self.questions is None else self.questions or None,
             self.shots,
-            tuple(sorted({0, table.shots})) if self.few_shot else (0,),
+            tuple(sorted({shots, 0} if self.few_shot else {self.shots or 0})),
             self.chat,
             self.allow_code,
             self.show,
@@ -139,9 +141,8 @@ def _ask(compared: Compared, wanted: Measures, out: Output) -> dict[str, Any]:
     show_prompts(scores)
     show(scores)
     values = plain(scores)
-    for row in values["results"]:
-        if row["checkpoint"] in compared.owners:
-            compared.owners[row["checkpoint"]].note_evaluation(row)
+    for name, owner in compared.owners.items():
+        owner.note_evaluations([as_note(row, owner, request) for row in values["results"] if row["checkpoint"] == name])
     if out.harness is not None:
         write_harness(scores, out.harness, started)
     return values
@@ -165,6 +166,14 @@ def _ask_over_run(compared: Compared, wanted: Measures, out: Output) -> dict[str
 
     curves = measure_over_run(RunStore(artifact.folder.parent.parent), artifact, ask, out.plots)
     return values | {"over_run": curves}
+
+
+def as_note(row: dict[str, Any], owner: Artifact, request: Request) -> dict[str, Any]:
+    """A row of the scores as the manifest of the model's artifact keeps it: how it was asked, and what was found."""
+    keys = ("task", "version", "form", "shots", "seed", "template", "measure", "normalisation", "questions")
+    asked = {key: row[key] for key in keys} | {"precision": request.precision}
+    asked["model"] = str(Path(row["model"]).resolve().relative_to(owner.folder.resolve()))
+    return {"asked": asked, "found": {key: row[key] for key in ("value", "stderr", "chance")}}
 
 
 def write_harness(scores: Scores, folder: Path, started: datetime) -> None:

@@ -10,6 +10,7 @@ from llmctl.stages.scoring import Checkpoint, Line, Scores
 from llmctl.suites.task import Aggregate
 
 FEWER, CUT = "*", "†"
+AS_THEY_ARE = ("bits_per_byte", "score", "error")
 NAMED = 3  # questions that a line of text names
 
 
@@ -93,10 +94,10 @@ def measure_of(one: Score) -> str:
 
 
 def in_units(value: float, measure: str, sign: Literal["", "+"] = "") -> str:
-    """Shares in per cent, bits per byte as they are."""
+    """Shares in per cent, bits per byte and what lm-evaluation-harness measures otherwise as they are."""
     if math.isnan(value):
         return "-"
-    return f"{value:{sign}.3f}" if measure == "bits_per_byte" else f"{100 * value:{sign}.1f}"
+    return f"{value:{sign}.3f}" if measure in AS_THEY_ARE else f"{100 * value:{sign}.1f}"
 
 
 def with_error(one: Score | TaskResult, measure: str) -> str:

@@ -43,7 +43,7 @@ class Request:
     questions: int | None = None
     """Of each task at most; None: all."""
     shots: int | None = None
-    """Examples before the questions of every task; None: as many as a task comes with, or else `drawn_shots`."""
+    """Examples before the questions of tasks that come with their own; None: as many as these are."""
     drawn_shots: tuple[int, ...] = (0,)
     """Numbers of examples, one after the other, for tasks whose examples are drawn from a pool."""
     chat: bool = False
@@ -127,7 +127,7 @@ def lines_of(suites: Sequence[Suite], request: Request) -> list[tuple[Task, Line
     """Every task once, behind each number of examples that is wanted of it."""
     found: dict[tuple[str, int], tuple[Task, Line]] = {}
     for task in (task for suite in suites for task in suite.tasks):
-        for wanted in [request.shots] if request.shots is not None or not task.pool else request.drawn_shots:
+        for wanted in request.drawn_shots if task.pool else [request.shots]:
             shots = shots_of(task, request.asking(wanted))
             line = Line(
                 task.name, task.version, task.form, task.source, task.measure, measured_as(task), task.chance, shots,

@@ -102,8 +102,9 @@ def test_scores_are_noted_in_the_manifest_and_the_artifact_stays_what_it_was(run
     before = scores(manifest)
     assert run_llmctl("eval", "--task", task, "--runs", runs).returncode == 0
     after = scores(manifest)
-    noted = [row for row in after["evaluations"] if row["task"] == "keywords"]
-    assert [row["value"] for row in noted] == [noted[0]["value"]]
+    (noted,) = [note for note in after["evaluations"] if note["asked"]["task"] == "keywords"]  # asked before, too: the newest
+    assert noted["asked"]["model"] == "model"
+    assert 0 <= noted["found"]["value"] <= 1
     assert {key: after[key] for key in before if key != "evaluations"} == {
         key: before[key] for key in before if key != "evaluations"
     }
