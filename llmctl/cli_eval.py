@@ -97,7 +97,9 @@ def evaluate(
 
 
 def probe(
-    checkpoint: Annotated[str, typer.Argument(help="Model folder, stage folder, RUN/STAGE or hub name.", show_default=False)],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Model folder, adapter, stage folder, RUN/STAGE or hub name.", show_default=False)
+    ],
     data: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet; or a folder of train and test.", show_default=False)],
     text_column: Annotated[str | None, typer.Option(help="Column of the texts.", show_default="by its name")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the classes.", show_default="by its name")] = None,

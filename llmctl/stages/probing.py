@@ -63,13 +63,16 @@ def probe_checkpoint(
     require_package("sklearn", "llmctl probe", "scikit-learn")
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UserError(f"--json {json_file}: there is no folder {json_file.parent}")
+    from llmctl.stages.adapters import find_adapter
     from llmctl.stages.session import find_or_newest
 
     shots = _shots(wish.shots)
     documents = read_labelled(data, wish.test, wish.text_column, wish.label_column, wish.seed)
     chosen = _named_classes(wish.map_classes, documents)
     job = _job(documents, shots, wish)
-    model = find_or_newest(RunStore(runs or default_root()), checkpoint)
+    store = RunStore(runs or default_root())
+    adapter = find_adapter(store, checkpoint)
+    model = str(adapter) if adapter is not None else find_or_newest(store, checkpoint)
     if plots is not None:
         try:
             plots.mkdir(parents=True, exist_ok=True)
@@ -167,15 +170,19 @@ def _contenders(model: str, name: str, job: Job, wish: Wish) -> tuple[list[tuple
     from llmctl.evals.features import sequences_of
     from llmctl.evals.probe import Contender, best_strength
     from llmctl.model.load import new_model
+    from llmctl.model.loss import base_model
+    from llmctl.stages.adapters import adapted
     from llmctl.tokens.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(model)
+    adapter = adapted(model)
+    whole = model if adapter is None else adapter.base
+    tokenizer = load_tokenizer(whole)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found: list[tuple[Any, bool]] = []
     chosen: dict[str, dict[str, Any]] = {}
     for title in (name, UNTRAINED):
-        with opened(model) if title == name else measuring(new_model(model, wish.seed).to(device)) as loaded:
-            longest = int(loaded.config.get_text_config().max_position_embeddings)
+        with opened(model) if title == name else measuring(new_model(whole, wish.seed).to(device)) as loaded:
+            longest = int(base_model(loaded).config.get_text_config().max_position_embeddings)
             sequences, cut = sequences_of(tokenizer, job.texts, longest)
             if cut and title == name:
                 events.warn(f"{cut:,} texts are longer than the context of {longest:,} tokens; what is beyond is not read")
@@ -260,9 +267,9 @@ def _draw(
     from llmctl.evals.probe_plots import flat, plot_curve, plot_map
 
     drawn = plot_curve(points, f"Linear probe, {len(points[0].classes)} classes, mean ± standard error", folder)
-    shown = [document for label in classes for document in [d for d in job.test if job.labels[d] == label][:MAP_DOCUMENTS]]
+    shown = [document for label in classes for document in np.flatnonzero(job.labels == label)[:MAP_DOCUMENTS].tolist()]
     if len(shown) > 3:
-        title = f"t-SNE of {len(shown)} test documents of {len(classes)} of {len(job.draws[0])} classes"
+        title = f"t-SNE of {len(shown)} documents of {len(classes)} of {len(job.draws[0])} classes"
         panels = {name: flat(rows[shown], wish.seed) for name, rows in by_model.items()}
         drawn += plot_map(panels, [str(job.labels[document]) for document in shown], title, folder)
         if wish.map_classes is None and len(classes) < len(job.draws[0]):
