@@ -90,7 +90,23 @@ def accuracy(task: Any, scores: list[list[float]], per_character: bool) -> tuple
     return sum(right) / len(right), chosen
 
 
-def compared(task: Any, mine: list[list[float]], other: list[list[float]], seconds: tuple[float, float]) -> dict[str, Any]:
+def tokens_read(tokenizer: Any, task: Any) -> dict[str, int]:
+    """How many tokens go through the model, each prompt with each choice alone, and with what they share read once."""
+    from llmctl.evals.prompts import examples_of, pairs_of
+    from llmctl.evals.result import Asking
+    from llmctl.evals.shared import fork_of, groups_of
+
+    examples = examples_of(task, Asking())
+    asked = [pairs_of(tokenizer, question, its, False) for question, its in zip(task.questions, examples, strict=True)]
+    forks = [fork_of(pairs) for pairs in asked]
+    groups = groups_of([fork.trunk for fork in forks])
+    shared = sum(group.prefix + sum(forks[n].size - group.prefix for n in group.members) for group in groups)
+    return {"llmctl": shared, "lm_eval": sum(len(head) + len(tail) - 1 for pairs in asked for head, tail in pairs)}
+
+
+def compared(
+    tokenizer: Any, task: Any, mine: list[list[float]], other: list[list[float]], seconds: tuple[float, float]
+) -> dict[str, Any]:
     row: dict[str, Any] = {
         "questions": len(task.questions),
         "examples": task.own_shots,
@@ -100,6 +116,7 @@ def compared(task: Any, mine: list[list[float]], other: list[list[float]], secon
         (first, chosen), (second, answers) = accuracy(task, mine, per_character), accuracy(task, other, per_character)
         same = sum(a == b for a, b in zip(chosen, answers, strict=True))
         row[f"accuracy_{name}"] = {"llmctl": first, "lm_eval": second, "same_answers": same}
+    row["tokens_read"] = tokens_read(tokenizer, task)
     rates = [len(task.questions) / one for one in seconds]
     return row | {"questions_per_second": {"llmctl": rates[0], "lm_eval": rates[1], "ratio": rates[0] / rates[1]}}
 
@@ -123,7 +140,7 @@ def measure(folder: str, tasks: list[Any], sizes: list[int], trial: int) -> dict
         ours(model, tokenizer, [replace(task, questions=task.questions[:2]) for task in tasks])
         found, seconds = ours(model, tokenizer, tasks)
     rows = {
-        task.name: compared(task, *scores, (mine, other))
+        task.name: compared(tokenizer, task, *scores, (mine, other))
         for task, *scores, mine, other in zip(tasks, found, expected, seconds, their_seconds, strict=True)
     }
     asked = sum(len(task.questions) for task in tasks)

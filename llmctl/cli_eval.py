@@ -48,6 +48,9 @@ def evaluate(
     stride: Annotated[
         int | None, typer.Option("--stride", min=1, help="Tokens between its windows.", show_default="half the context")
     ] = None,
+    window: Annotated[
+        int | None, typer.Option("--window", min=1, help="Tokens of its windows.", show_default="the context, at most 8192")
+    ] = None,
     long: Annotated[bool, typer.Option("--long", help="Long-context tasks, needle map, loss by position.")] = False,
     over_run: Annotated[bool, typer.Option("--over-run", help="All checkpoints that led to this one, as curves.")] = False,
     plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="Draw what --long and --over-run measure.")] = None,
@@ -89,6 +92,7 @@ def evaluate(
             perplexity,
             tuple(text or ()),
             stride,
+            window,
             long,
             over_run,
         )

@@ -13,6 +13,7 @@ from llmctl.recipe.schema import EvalTable, Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.files import write_json
 from llmctl.runs.store import RunStore
+from llmctl.stages.adapters import is_adapter
 from llmctl.stages.compared import Compared, resolve
 from llmctl.stages.measure import Precision
 from llmctl.stages.scoring import Checkpoint, Request, Scores, score
@@ -37,6 +38,7 @@ class Measures:
     perplexity: bool = False
     texts: tuple[Path, ...] = ()
     stride: int | None = None
+    window: int | None = None
     long: bool = False
     over_run: bool = False
 
@@ -122,13 +124,18 @@ def evaluate_checkpoints(
         from llmctl.stages.perplexity import measure_perplexity
 
         corpus = compared.corpus if wanted.perplexity else None
-        values["perplexity"] = measure_perplexity(compared.checkpoints, corpus, compared.recipe, wanted.texts, wanted.stride)
+        values["perplexity"] = measure_perplexity(
+            compared.checkpoints, corpus, compared.recipe, wanted.texts, wanted.stride, wanted.window, wanted.precision
+        )
     if wanted.long:
         from llmctl.stages.long_eval import evaluate_long
 
         if compared.corpus is None or compared.recipe is None:
             raise UserError("--long measures on the held-out text of a run, and there is none")
-        values["long"] = evaluate_long(compared.checkpoints[-2:], compared.corpus, compared.recipe, out.plots)
+        if any(is_adapter(one.model) for one in compared.checkpoints):
+            raise UserError("--long takes whole models: `llmctl merge` makes one of an adapter")
+        pair = [one for one in compared.checkpoints if one.name == compared.subject.parent] + [compared.subject]
+        values["long"] = evaluate_long(pair, compared.corpus, compared.recipe, out.plots, wanted.precision)
     if out.json is not None:
         write_json(out.json, values)
 

@@ -10,10 +10,13 @@ from llmctl.recipe.schema import Recipe
 from llmctl.stages.long_measure import materials
 from llmctl.stages.long_proof import compare, judge, prove
 from llmctl.stages.long_show import draw, plain, show
+from llmctl.stages.measure import Precision
 from llmctl.stages.scoring import Checkpoint
 
 
-def evaluate_long(compared: list[Checkpoint], corpus: Path, recipe: Recipe, plots: Path | None) -> dict[str, Any]:
+def evaluate_long(
+    compared: list[Checkpoint], corpus: Path, recipe: Recipe, plots: Path | None, precision: Precision = "auto"
+) -> dict[str, Any]:
     """Tables, and plain values; pictures into `plots`. The last of `compared` is the checkpoint, before it its parent, if any.
 
     Raises:
@@ -38,7 +41,7 @@ def evaluate_long(compared: list[Checkpoint], corpus: Path, recipe: Recipe, plot
     tokenizer = load_tokenizer(checkpoint.model)
     guard = guard_of(recipe, checkpoint.name)
     found = materials(corpus, recipe, tokenizer, min(short, length), length, guard)
-    results = prove(found, {one.name: one.model for one in compared}, tokenizer)
+    results = prove(found, {one.name: one.model for one in compared}, tokenizer, precision=precision)
     comparisons = compare(found, results[compared[0].name], results[checkpoint.name]) if len(compared) > 1 else []
     show(checkpoint.name, found, results, comparisons)
     judge(checkpoint.name, guard.model_copy(update={"policy": "warn"}), comparisons)

@@ -10,7 +10,7 @@ from llmctl.runs.files import staged_folder, write_json
 from llmctl.stages.context import parent_length, scaling, table_of
 from llmctl.stages.long_measure import Materials, Measured, materials, measure
 from llmctl.stages.long_show import draw, metrics, plain, show
-from llmctl.stages.measure import opened, tokenizer_of
+from llmctl.stages.measure import Precision, opened, tokenizer_of
 from llmctl.stages.training import Stage
 
 SCALED = "RoPE scaled alone"
@@ -44,12 +44,16 @@ def report(stage: Stage) -> dict[str, float]:
 
 
 def prove(
-    found: Materials, models: dict[str, str], tokenizer: Any, changes: Mapping[str, Callable[[Any], None]] | None = None
+    found: Materials,
+    models: dict[str, str],
+    tokenizer: Any,
+    changes: Mapping[str, Callable[[Any], None]] | None = None,
+    precision: Precision = "auto",
 ) -> dict[str, Measured]:
     """Measure the models of these folders; those that are changed in memory first only by their loss."""
     results, changes = {}, changes or {}
     for name, folder in models.items():
-        with opened(folder, changes.get(name)) as model:
+        with opened(folder, changes.get(name), precision=precision) as model:
             results[name] = measure(model, tokenizer, found, curve_alone=name in changes)
     return results
 

@@ -11,9 +11,11 @@ import numpy as np
 from llmctl import events
 from llmctl.errors import UserError
 from llmctl.recipe.schema import Recipe
+from llmctl.stages.measure import Precision, opened
 from llmctl.stages.scoring import Checkpoint
 from llmctl.stages.texts import heldout_texts, own_texts
 
+WINDOW = 8192  # tokens, if none are asked for: a model of the hub may take 128k, which is a day's work on a CPU
 NOT_COMPARABLE = "perplexity per token compares models of one tokenizer alone; bits per byte compares all"
 
 
@@ -52,11 +54,12 @@ def measure_perplexity(
     texts: Sequence[Path],
     stride: int | None = None,
     context: int | None = None,
+    precision: Precision = "auto",
 ) -> dict[str, Any]:
     """Bits per byte and perplexity per token of every checkpoint, on each text source of `corpus` (held-out part) and on each of
     the user's `texts`; as a table, and as plain values.
 
-    context: tokens of a window at most; None: the smallest context of the checkpoints. All are read in the same windows.
+    context: tokens of a window; None: the smallest context of the checkpoints, at most `WINDOW`. All read the same windows.
     stride: tokens between windows; None: half the context
 
     Raises:
@@ -64,7 +67,6 @@ def measure_perplexity(
     """
     from llmctl.evals.bits import document_losses
     from llmctl.stages.adapters import tokenizer_for_model
-    from llmctl.stages.measure import opened
 
     sources = heldout_texts(corpus, recipe) if corpus is not None and recipe is not None else {}
     sources |= {str(path): own_texts(path) for path in texts}
@@ -79,7 +81,7 @@ def measure_perplexity(
     for checkpoint in checkpoints:
         tokenizer = tokenizer_for_model(checkpoint.model, checkpoint.base)
         vocabularies.append(tokenizer.get_vocab())
-        with opened(checkpoint.model, base=checkpoint.base) as model:
+        with opened(checkpoint.model, base=checkpoint.base, precision=precision) as model:
             for source, found in sources.items():
                 losses = document_losses(model, tokenizer, found, length, step)
                 results[checkpoint.name, source] = Scored(losses, np.array([len(text.encode()) for text in found], dtype=float))
@@ -105,7 +107,7 @@ def context_of(checkpoints: Sequence[Checkpoint], wanted: int | None) -> int:
     name, smallest = min(found.items(), key=lambda one: one[1])
     if wanted is not None and not 1 <= wanted <= smallest:
         raise UserError(f"perplexity: windows of {wanted:,} tokens; expected 1 to {smallest:,}, which is the context of {name}")
-    return wanted or smallest
+    return wanted or min(smallest, WINDOW)
 
 
 def as_row(results: Results, checkpoint: Checkpoint, source: str) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def test_a_program_without_an_end_is_stopped(program):
 
 def test_memory_is_bounded():
     for program in ("x = [0] * 10**9", "x = []\nwhile True: x.append(bytes(10**6))", "x = []\nwhile True: x.append([x])"):
-        assert ran(program).status == "out of memory"
+        assert ran(program, Limits(seconds=60.0, memory=2**29)).status == "out of memory"
     raising = "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))"
     assert ran(raising).status == "failed"
 
