@@ -21,3 +21,15 @@ def evaluate(model: Any, tokenizer: Any, task: Task, asking: Asking, done: Calla
     from llmctl.evals.choices import score_choices
 
     return score_choices(model, tokenizer, task, asking, done)
+
+
+def check(model: Any, task: Task, asking: Asking) -> None:
+    """Before a long evaluation begins: what would stop it at this task.
+
+    Raises:
+        UserError: answers leave no room for a question in the model's context, or programs are not to be run, or cannot be here.
+    """
+    if task.measure in GENERATED:
+        from llmctl.evals.generated import check_generated
+
+        check_generated(model, task, asking)

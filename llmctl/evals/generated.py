@@ -26,9 +26,7 @@ def score_generated(model: Any, tokenizer: Any, task: Task, asking: Asking) -> T
         UserError: programs are not to be run, or cannot be here; the context leaves no room for an answer; the task has not so
             many examples, or fewer samples than its k.
     """
-    room = _room(model, task, asking)
-    if task.measure == "pass_at_k":
-        _check_programs(task, asking)
+    room = check_generated(model, task, asking)
     ids = tuple(question.id or str(number) for number, question in enumerate(task.questions))
     prompts = texts(task, tokenizer, asking, room)
     written = generate_samples(
@@ -70,8 +68,14 @@ def score_generated(model: Any, tokenizer: Any, task: Task, asking: Asking) -> T
     )
 
 
-def _room(model: Any, task: Task, asking: Asking) -> int:
-    """Tokens that a prompt may have."""
+def check_generated(model: Any, task: Task, asking: Asking) -> int:
+    """Tokens that a prompt may have.
+
+    Raises:
+        UserError: answers leave no room for one, or programs are not to be run, or cannot be here.
+    """
+    if task.measure == "pass_at_k":
+        _check_programs(task, asking)
     limit, longest = int(asking.limit or model.config.get_text_config().max_position_embeddings), task.sampling.max_tokens
     if limit <= longest:
         raise UserError(

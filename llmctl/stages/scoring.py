@@ -98,7 +98,7 @@ def score(checkpoints: Sequence[Checkpoint], request: Request, corpus: Path | No
         UserError: a name is not known, or its questions cannot be had.
         StageFailed: the logits of a checkpoint are no numbers.
     """
-    from llmctl.evals.fewshot import evaluate
+    from llmctl.evals.fewshot import check, evaluate
     from llmctl.evals.harness import evaluate_harness, load_tasks
 
     ours, theirs = catalog.split(request.names)
@@ -112,6 +112,8 @@ def score(checkpoints: Sequence[Checkpoint], request: Request, corpus: Path | No
     for checkpoint in checkpoints:
         tokenizer, count = tokenizer_for_model(checkpoint.model, checkpoint.base), 0
         with opened(checkpoint.model, base=checkpoint.base, precision=request.precision) as model:
+            for task, line in asked:
+                check(model, task, request.asking(line.shots))
             for task, line in asked:
                 told = partial(tell, checkpoint.name, count, total)
                 line.results[checkpoint.name] = evaluate(model, tokenizer, task, request.asking(line.shots), told)
