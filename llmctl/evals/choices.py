@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from llmctl.errors import StageFailed, UserError
 from llmctl.evals.continuations import BranchScore, NotFinite
-from llmctl.evals.prompts import Pair, encode_pairs, examples_of, pairs_of, shots_of
+from llmctl.evals.prompts import Pair, examples_of, pairs_of, shots_of
 from llmctl.evals.result import Asking, TaskResult
 from llmctl.evals.shared import scores_of
 from llmctl.suites.task import Normalisation, Question, Task
@@ -28,7 +29,8 @@ def score_choices(
     scores = _scored(model, task, asked, done)
     without = None
     if task.normalisation == "unconditional":
-        pairs = [encode_pairs(tokenizer, [(q.unconditional, choice) for choice in q.choices]) for q in task.questions]
+        bare = [replace(question, context=question.unconditional, contexts=()) for question in task.questions]
+        pairs = [pairs_of(tokenizer, question, (), asking.chat) for question in bare]
         without = _scored(model, task, pairs)
     also: dict[str, list[float]] = {}
     for number, question in enumerate(task.questions):
@@ -57,7 +59,7 @@ def fitting(tokenizer: Any, task: Task, asking: Asking, limit: int) -> tuple[lis
     first examples are left out as need be, then the question's beginning. The questions (ids) where either happened follow.
 
     Raises:
-        UserError: a choice gives no token of its own.
+        UserError: a choice gives no token of its own, or is longer than the context.
     """
     found, fewer, cut = [], [], []
     for number, (question, examples) in enumerate(zip(task.questions, examples_of(task, asking), strict=True)):
@@ -69,6 +71,8 @@ def fitting(tokenizer: Any, task: Task, asking: Asking, limit: int) -> tuple[lis
         else:
             left_out = len(examples)
             cut.append(name)
+            if any(len(choice) > limit for _, choice in pairs):
+                raise UserError(f"{task.name}, question {name}: a choice is longer than the context of {limit:,} tokens")
             pairs = [shortened(pair, limit) for pair in pairs]
         if left_out:
             fewer.append(name)
@@ -82,8 +86,7 @@ def fitting(tokenizer: Any, task: Task, asking: Asking, limit: int) -> tuple[lis
 def shortened(pair: Pair, limit: int) -> Pair:
     """A prompt and a choice without the tokens at the beginning that are too many; one of the prompt stays."""
     context, choice = pair
-    choice = choice[:limit]
-    return context[-max(1, limit + 1 - len(choice)) :], choice
+    return context[-(limit + 1 - len(choice)) :], choice
 
 
 def _scored(

@@ -80,7 +80,7 @@ def paired(before: TaskResult, after: TaskResult) -> Paired:
         score_of(before),
         score_of(after),
         standard_error(differences, before.weights, before.groups),
-        sum(size - 1 for size in sizes),
+        sum(size - 1 for size in sizes) + max(0, sizes.count(1) - 1),
         wins,
         losses,
         len(differences) - wins - losses,

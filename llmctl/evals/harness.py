@@ -170,8 +170,8 @@ def evaluate_harness(
     Shots, chat template, seed and context come from `asking`; tasks that lm_eval has fixed at no examples keep to none.
 
     Raises:
-        UserError: the tokenizer has no chat template, a task runs what a model writes and that was not allowed, or a task
-            cannot be asked in this context.
+        UserError: the tokenizer has no chat template, a task runs what a model writes, or a task cannot be
+            asked in this context.
     """
     from lm_eval.evaluator import evaluate
 
@@ -182,16 +182,22 @@ def evaluate_harness(
     _set(tasks, asking)
     os.environ.setdefault("DISABLE_MULTIPROC", "1")  # a process for every core, for a standard error
     with quiet():
-        found: Any = evaluate(
-            lm=scorer,
-            task_dict=tasks.loaded,
-            limit=questions,
-            bootstrap_iters=RESAMPLINGS,
-            log_samples=True,
-            apply_chat_template=asking.chat,
-            fewshot_as_multiturn=False,
-            confirm_run_unsafe_code=asking.allow_code,
-        )
+        try:
+            found: Any = evaluate(
+                lm=scorer,
+                task_dict=tasks.loaded,
+                limit=questions,
+                bootstrap_iters=RESAMPLINGS,
+                log_samples=True,
+                apply_chat_template=asking.chat,
+                fewshot_as_multiturn=False,
+            )
+        except UserError:
+            raise
+        except Exception as error:  # tasks are programs of their authors: anything may go wrong in them
+            told = (str(error).strip() or "no message").splitlines()[0]
+            names = ", ".join(HARNESS + name for name in tasks.names)
+            raise UserError(f"{names}: lm-evaluation-harness could not ask it ({type(error).__name__}): {told}") from error
     samples = found.pop("samples")
     results = (task_result(name, rows, found, scorer.cut.get(name, set()), asking.show) for name, rows in samples.items())
     return HarnessScores(tuple(result for result in results if result is not None), found)
@@ -205,8 +211,11 @@ def _set(tasks: HarnessTasks, asking: Asking) -> None:
     np.random.seed(asking.seed)
     torch.manual_seed(asking.seed)
     for name, task in tasks.loaded["tasks"].items():
-        if getattr(task, "UNSAFE_CODE", False) and not asking.allow_code:
-            raise UserError(f"{HARNESS}{name} runs programs that the model writes: say --allow-code if that may be")
+        if getattr(task, "UNSAFE_CODE", False):
+            raise UserError(
+                f"{HARNESS}{name}: lm-evaluation-harness would run programs that the model writes unguarded, in its own process; "
+                "llmctl's own codex_humaneval:gen and codex_mbpp:gen run them apart, with --allow-code"
+            )
         own = tasks.shots[name]
         task.set_config(key="num_fewshot", value=own if own == 0 or asking.shots is None else asking.shots)
         if task.get_config("num_fewshot") is None:

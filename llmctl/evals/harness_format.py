@@ -11,20 +11,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from llmctl.evals.compare import higher_is_better
+from llmctl.evals.compare import Score, higher_is_better
 from llmctl.evals.result import Asking, TaskResult, standard_error
 from llmctl.runs.files import write_json
 from llmctl.suites.catalog import HARNESS
 
 NAMES = {
     "accuracy/none": "acc",
-    "accuracy/character": "acc_norm",
-    "accuracy/byte": "acc_bytes",
+    "accuracy/character": "acc_per_char",
+    "accuracy/byte": "acc_per_byte",
     "accuracy/token": "acc_per_token",
     "accuracy/unconditional": "acc_mutual_info",
     "pass_at_k": "pass@k",
 }
-"""What lm_eval calls a measure; acc_per_token it does not have."""
+"""What lm_eval calls a measure. Its acc_norm and acc_bytes leave the space before a choice out of the length; OLMES's, which are
+these, count it, and have names of their own."""
 NO_ERROR = "N/A"
 PARTS = ("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
 
@@ -36,7 +37,7 @@ class ModelScores:
     model: str
     """Folder or hub name."""
     results: Sequence[TaskResult]
-    aggregates: Mapping[str, tuple[float, tuple[str, ...]]] = field(default_factory=dict)
+    aggregates: Mapping[str, tuple[Score, tuple[str, ...]]] = field(default_factory=dict)
     """Numbers made of several tasks, with the names of these."""
     harness: Sequence[Mapping[str, Any]] = ()
     """`HarnessScores.aggregated` of the tasks that lm_eval asked: they are written as they are."""
@@ -62,11 +63,12 @@ def harness_results(scores: ModelScores, asking: Asking, started: datetime, ende
     for result in scores.results:
         if not (result.task.startswith(HARNESS) and scores.harness):
             _add_task(found, result, scores)
-    for name, (value, members) in scores.aggregates.items():
-        found["results"][name] = found["groups"][name] = {"name": name, "alias": name, **_numbers("score", value, math.nan)}
+    for name, (one, members) in scores.aggregates.items():
+        row = {"name": name, "alias": name, **_numbers("score", one.value, one.stderr)}
+        found["results"][name] = found["groups"][name] = row
         found["group_subtasks"][name] = list(members)
         found["versions"][name] = scores.versions.get(name, "N/A")
-        found["higher_is_better"][name] = {"score": all(higher_is_better(r) for r in scores.results if r.task in members)}
+        found["higher_is_better"][name] = {"score": one.higher_is_better}
     for theirs in scores.harness:
         for part in PARTS:
             found[part] |= theirs.get(part, {})

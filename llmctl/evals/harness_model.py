@@ -103,9 +103,9 @@ def harness_model(model: Any, tokenizer: Any, limit: int, seed: int = 1) -> Any:
                     )
                 prompts = [self._prompt(requests[number], limit - longest) for number in numbers]
                 keys = [f"{requests[number].task_name}/{number}" for number in numbers]
-                sampling = Sampling(
-                    longest, tuple(filter(None, stops)), float(told.get("temperature") or 0.0), float(told.get("top_p") or 1.0)
-                )
+                drawn = 1.0 if told.get("do_sample") else 0.0  # as HFLM, where no temperature is named
+                temperature, top_p = float(told.get("temperature") or drawn), float(told.get("top_p") or 1.0)
+                sampling = Sampling(longest, tuple(filter(None, stops)), temperature, top_p)
                 with speaking(out, err):
                     answers = generate_samples(
                         model, tokenizer, prompts, sampling, [self.eot_token_id], seed=seed, keys=keys, task=NAME

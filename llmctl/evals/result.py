@@ -71,14 +71,24 @@ class TaskResult:
 
 def standard_error(values: Sequence[float], weights: Sequence[float], groups: Sequence[str]) -> float:
     """Of the weighted mean of independent values: the variance is estimated inside each group (stratified sampling: Cochran,
-    Sampling Techniques, 1977, section 5.4); nan where no group has two values."""
-    found = np.asarray(values, dtype=float)
-    total, known = 0.0, False
-    for group in set(groups):
-        mine = np.array([one == group for one in groups])
-        count = int(mine.sum())
-        if count > 1:
-            known = True
-            share = float(np.asarray(weights)[mine].sum())
-            total += share**2 * float(found[mine].var(ddof=1)) / count
-    return math.sqrt(total) if known else math.nan
+    Sampling Techniques, 1977, section 5.4), n / (n - 1) * sum w_i^2 (x_i - mean)^2. Groups of one value are taken together, as
+    collapsed strata (section 5A.12), which rather overstates it; nan where there is one value in all."""
+    found, shares = np.asarray(values, dtype=float), np.asarray(weights, dtype=float)
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    alone = [places[0] for places in members.values() if len(places) == 1]
+    strata = [places for places in members.values() if len(places) > 1]
+    if len(alone) == 1 and strata:
+        strata[0] = strata[0] + alone
+    elif alone:
+        strata.append(alone)
+    if not strata or any(len(places) < 2 for places in strata):
+        return math.nan
+    return math.sqrt(sum(_variance(found[places], shares[places]) for places in strata))
+
+
+def _variance(values: np.ndarray, weights: np.ndarray) -> float:
+    """Of the sum of `weights` times independent `values` [n], n > 1, of one stratum."""
+    mean = float(np.dot(values, weights) / weights.sum())
+    return len(values) / (len(values) - 1) * float(np.square(weights * (values - mean)).sum())

@@ -72,7 +72,7 @@ def groups_of(trunks: Sequence[list[int]]) -> list[Group]:
 def _parted(first: int, end: int, shared: list[int], partings: int) -> tuple[list[tuple[int, int]], int]:
     """Groups among the questions [first, end), and the tokens that they save."""
     if end - first < 2:
-        return [(first, end)] * (end > first), 0
+        return [(first, end)] * (end > first), -GROUP_COST * (end > first)
     least = min(shared[first : end - 1])
     whole = (end - first - 1) * least - GROUP_COST
     places = [place + 1 for place in range(first, end - 1) if shared[place] == least]

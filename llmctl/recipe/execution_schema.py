@@ -1,13 +1,22 @@
 """Tables about how the work is done, which change nothing of what is made."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llmctl.recipe.fields import Table, execution
 from llmctl.recipe.quantities import Duration
 
-SuiteName = Annotated[str, Field(min_length=1)]
+OWN_TASKS = (".toml", ".jsonl")
+
+
+def _as_path(name: str) -> str:
+    """An own task's file by its whole path: the run is looked at from other folders, too."""
+    return str(Path(name).expanduser().absolute()) if name.endswith(OWN_TASKS) and not name.startswith("lm-eval:") else name
+
+
+SuiteName = Annotated[str, Field(min_length=1), AfterValidator(_as_path)]
 """Of a suite or a task, or the file of an own one: `llmctl eval --list` has all."""
 
 OURS = {

@@ -10,8 +10,8 @@ from llmctl.errors import UserError
 from llmctl.recipe.load import restore_recipe
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
-from llmctl.runs.store import Run, RunStore, default_root
-from llmctl.stages.adapters import find_adapter
+from llmctl.runs.store import RECIPE_FILE, Run, RunStore, default_root
+from llmctl.stages.adapters import adapted, find_adapter
 from llmctl.stages.scoring import Checkpoint
 from llmctl.stages.session import find_or_newest
 
@@ -23,7 +23,8 @@ class Located:
     owner: Artifact | None = None
     """The finished artifact that the model belongs to."""
     base: str | None = None
-    """Of an adapter."""
+    """Of an adapter; None: as `stages.adapters` finds it."""
+    adapter: bool = False
     beside: str | None = None
     """Model that it is compared with."""
 
@@ -51,6 +52,8 @@ def resolve(names: Sequence[str], against: str | None, base: str | None, runs: P
     """
     store = RunStore(runs or default_root())
     found = [located(store, name, base) for name in names or (None,)]
+    if base is not None and not any(one.adapter for one in found):
+        raise UserError(f"--base {base}: {', '.join(names) or 'the newest checkpoint'} is no adapter in PEFT's format")
     last = found[-1]
     if against is not None:
         other = located(store, against, None)
@@ -58,45 +61,57 @@ def resolve(names: Sequence[str], against: str | None, base: str | None, runs: P
     elif len(found) > 1:
         found = [found[0], *(replace(one, beside=parent_among(found, one) or found[0].model) for one in found[1:])]
         found[0] = replace(found[0], beside=parent_among(found, found[0]))
-    elif last.owner is not None and (parent := parent_model(last.owner)) is not None:
-        model = str(parent.folder / "model")
-        found = [Located(parent.stage, model, parent), replace(last, beside=model)]
-    found = list({one.model: one for one in reversed(found)}.values())[::-1]  # the same one twice is one
+    elif (parent := parent_of(store, last)) is not None:
+        found = [parent, replace(last, beside=parent.model)]
+    found = list({one.model: one for one in found}.values())  # the same one twice is one
     names_by_model = unique_names(found)
     corpus, recipe = text_of(store, last.owner)
     return Compared(
         [Checkpoint(names_by_model[one.model], one.model, names_by_model.get(one.beside or ""), one.base) for one in found],
-        {names_by_model[one.model]: one.owner for one in found if one.owner is not None},
+        {names_by_model[one.model]: one.owner for one in found if one.owner is not None and not one.adapter},
         corpus,
         recipe,
     )
 
 
 def located(store: RunStore, name: str | None, base: str | None) -> Located:
-    """A checkpoint with the artifact that it belongs to. An adapter belongs to none: it is scored as it is."""
+    """A checkpoint with the artifact that it belongs to. An adapter is scored as it is, on its base."""
     adapter = find_adapter(store, name) if name is not None else None
     if adapter is not None:
         stage = store.owner(adapter)
-        return Located(f"{stage.stage}/adapter" if stage is not None else adapter.name, str(adapter), base=base)
-    if base is not None:
-        raise UserError(f"--base {base}: {name or 'the newest checkpoint'} is no adapter in PEFT's format")
+        shown = f"{stage.stage}/adapter" if stage is not None else adapter.name
+        return Located(shown, str(adapter), stage, base, adapter=True)
     model = find_or_newest(store, name)
     owner = store.owner(Path(model))
     return Located(label(Path(model), owner), model, owner)
 
 
-def parent_model(owner: Artifact) -> Artifact | None:
-    """The artifact of the model that another was made from."""
+def parent_of(store: RunStore, one: Located) -> Located | None:
+    """What a checkpoint began as; of an adapter its base."""
+    if one.adapter:
+        found = adapted(one.model, one.base)
+        return None if found is None else located(store, found.base, None)
+    parent = model_parent(one.owner) if one.owner is not None else None
+    return None if parent is None else Located(parent.stage, str(parent.folder / "model"), parent)
+
+
+def model_parent(owner: Artifact) -> Artifact | None:
+    """The artifact of the model that another began with: of an average the first, of a merge the base."""
     parents = RunStore(owner.folder.parent.parent).parents(owner)
-    return next((parent for parent in reversed(parents.values()) if (parent.folder / "model").is_dir()), None)
+    stage = owner.manifest["recipe"].get("stage")
+    if stage is None:  # of a command: `llmctl average`, `llmctl merge`
+        return next((parent for parent in parents.values() if (parent.folder / "model").is_dir()), None)
+    parent = parents.get(stage.get("from") or next(iter(stage.get("of") or ()), ""))
+    return parent if parent is not None and (parent.folder / "model").is_dir() else None
 
 
 def parent_among(found: list[Located], one: Located) -> str | None:
     """The parent's model, where it is one of those found."""
-    parent = parent_model(one.owner) if one.owner is not None else None
+    parent = model_parent(one.owner) if one.owner is not None and not one.adapter else None
     if parent is None:
         return None
-    return next((o.model for o in found if o.owner is not None and o.owner.folder.resolve() == parent.folder.resolve()), None)
+    wanted = (parent.folder / "model").resolve()
+    return next((other.model for other in found if Path(other.model).resolve() == wanted), None)
 
 
 def unique_names(found: list[Located]) -> dict[str, str]:
@@ -110,7 +125,7 @@ def text_of(store: RunStore, owner: Artifact | None) -> tuple[Path | None, Recip
     if owner is not None:  # which may be of another folder of runs than the one that is set
         store = RunStore(owner.folder.parent.parent)
         run = Run(owner.folder.parent)
-    elif runs := store.runs():
+    elif runs := [run for run in store.runs() if (run.folder / RECIPE_FILE).is_file()]:
         run = runs[0]
         print(f"held-out text, seed and tasks are those of the newest run, {run.name!r}", file=sys.stderr)
     else:

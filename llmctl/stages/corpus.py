@@ -42,10 +42,8 @@ def node(recipe: Recipe) -> Node:
     labelled = [Path(place) for place in places if place not in table.sources and is_path(place)]
     local |= {str(path): fingerprint_path(path) for path in [*(Path(file) for file in named if file is not None), *labelled]}
     looked_at = sources_to_decontaminate(recipe)
-    decontaminated = {
-        "sources": looked_at,
-        "suites": catalog.fingerprint(asked_in(recipe, recipe.eval.suites)) if looked_at else {},
-    }
+    questions = catalog.fingerprint(asked_in(recipe, recipe.eval.suites)) if looked_at else []
+    decontaminated = {"sources": looked_at, "suites": questions}
     identity = {"corpus": identity_of(table), "seed": recipe.seed, "files": local, "decontaminated": decontaminated}
     return Node("corpus", "corpus", 3, (), identity, work)
 
@@ -67,7 +65,7 @@ def sources_of(stage: TrainTable) -> list[str]:
 
 def all_questions(corpus: Path, recipe: Recipe) -> list[Task]:
     """The tasks of the evaluation with every question that could be asked, whatever the number that is."""
-    return tasks_of(asked_in(recipe, recipe.eval.suites), corpus, recipe, None)
+    return tasks_of(asked_in(recipe, recipe.eval.suites), corpus, recipe, None)[0]
 
 
 def token_counter(recipe: Recipe, corpus: Path) -> Callable[[list[str]], int] | None:

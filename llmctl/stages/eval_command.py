@@ -17,6 +17,8 @@ from llmctl.stages.adapters import is_adapter
 from llmctl.stages.compared import Compared, resolve
 from llmctl.stages.measure import Precision
 from llmctl.stages.scoring import Checkpoint, Request, Scores, score
+from llmctl.stages.texts import own_texts
+from llmctl.suites import catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,39 @@ class Output:
         """Raises:
         UserError: a place cannot be written to, or nothing would be.
         """
-        for option, file in (("--json", self.json), ("--lm-eval-json", self.harness), ("--plots", self.plots)):
-            if file is not None and not file.absolute().parent.is_dir():
-                raise UserError(f"{option} {file}: there is no folder {file.parent}")
+        if self.json is not None and not self.json.absolute().parent.is_dir():
+            raise UserError(f"--json {self.json}: there is no folder {self.json.parent}")
+        if self.json is not None and self.json.is_dir():
+            raise UserError(f"--json {self.json}: a folder; expected a file")
+        for option, folder in (("--lm-eval-json", self.harness), ("--plots", self.plots)):
+            if folder is not None and folder.is_file():
+                raise UserError(f"{option} {folder}: a file; expected a folder")
         if self.plots is not None and not (wanted.long or wanted.over_run):
             raise UserError("--plots draws what --long or --over-run measures: give one of them, too")
         if self.harness is not None and (wanted.over_run or not wanted.tasks):
             raise UserError("--lm-eval-json holds scores of tasks: name some with --suite or --task, and leave --over-run out")
+
+
+def check(names: Sequence[str], wanted: Measures, against: str | None, compared: Compared) -> None:
+    """Before hours of work: options that would do nothing, and what would stop it at the end.
+
+    Raises:
+        UserError: there is one.
+    """
+    if (wanted.stride or wanted.window) and not (wanted.perplexity or wanted.texts):
+        raise UserError("--stride and --window are those of --perplexity and --text: give one of them, too")
+    if wanted.harness_tasks is not None and not catalog.split(wanted.names)[1]:
+        raise UserError("--lm-eval-tasks is where lm-eval:NAME is looked for: name such a task with --task")
+    if wanted.over_run and (against is not None or len(names) > 1 or wanted.show or wanted.long):
+        raise UserError("--over-run follows one checkpoint: leave --against, --show-prompts, --long and further checkpoints out")
+    if wanted.long and (compared.corpus is None or compared.recipe is None):
+        raise UserError("--long measures on the held-out text of a run, and there is none")
+    if wanted.long and any(is_adapter(one.model) for one in compared.checkpoints):
+        raise UserError("--long takes whole models: `llmctl merge` makes one of an adapter")
+    if wanted.long and len(compared.checkpoints) > 2:
+        raise UserError("--long compares two checkpoints at most")
+    for text in wanted.texts:
+        own_texts(text)
 
 
 def questions_of(text: str | None) -> int | None:
@@ -115,6 +143,7 @@ def evaluate_checkpoints(
     """Measure checkpoints beside a parent or another one: tables, JSON, a note in the manifests of those that belong to a run."""
     out.check(wanted)
     compared = resolve(names, against, base, runs)
+    check(names, wanted, against, compared)
     values: dict[str, Any] = {"model": compared.subject.model}
     if wanted.over_run:
         values |= _ask_over_run(compared, wanted, out)
@@ -130,12 +159,9 @@ def evaluate_checkpoints(
     if wanted.long:
         from llmctl.stages.long_eval import evaluate_long
 
-        if compared.corpus is None or compared.recipe is None:
-            raise UserError("--long measures on the held-out text of a run, and there is none")
-        if any(is_adapter(one.model) for one in compared.checkpoints):
-            raise UserError("--long takes whole models: `llmctl merge` makes one of an adapter")
-        pair = [one for one in compared.checkpoints if one.name == compared.subject.parent] + [compared.subject]
-        values["long"] = evaluate_long(pair, compared.corpus, compared.recipe, out.plots, wanted.precision)
+        assert compared.corpus is not None
+        assert compared.recipe is not None
+        values["long"] = evaluate_long(compared.checkpoints, compared.corpus, compared.recipe, out.plots, wanted.precision)
     if out.json is not None:
         write_json(out.json, values)
 
@@ -145,11 +171,13 @@ def _ask(compared: Compared, wanted: Measures, out: Output) -> dict[str, Any]:
 
     request, started = wanted.request(compared.recipe), datetime.now()
     scores = score(compared.checkpoints, request, compared.corpus, compared.recipe)
-    show_prompts(scores)
+    show_prompts(scores, compared.subject.name)
     show(scores)
     values = plain(scores)
     for name, owner in compared.owners.items():
-        owner.note_evaluations([as_note(row, owner, request) for row in values["results"] if row["checkpoint"] == name])
+        noted = [as_note(row, owner, request) for row in values["results"] if row["checkpoint"] == name]
+        if not owner.note_evaluations(noted):
+            events.warn(f"{owner.folder}: its manifest cannot be written, and the scores are not noted there")
     if out.harness is not None:
         write_harness(scores, out.harness, started)
     return values
@@ -162,6 +190,8 @@ def _ask_over_run(compared: Compared, wanted: Measures, out: Output) -> dict[str
     artifact = compared.owners.get(compared.subject.name)
     if artifact is None:
         raise UserError(f"--over-run follows the run that a checkpoint comes from, and {compared.subject.model} is of none")
+    if Path(compared.subject.model).parent.name == "kept":
+        raise UserError(f"--over-run ends with a stage's own model, and {compared.subject.model} is one on its way")
     values: dict[str, Any] = {}
 
     def ask(checkpoints: list[Checkpoint]) -> list[Any]:
@@ -198,7 +228,7 @@ def write_harness(scores: Scores, folder: Path, started: datetime) -> None:
         found = ModelScores(
             checkpoint.model,
             [replace(line.results[checkpoint.name], task=name) for name, line in zip(names, scores.lines, strict=True)],
-            {one.name: (of_checkpoint[checkpoint.name].value, one.members) for one, of_checkpoint, _ in made},
+            {one.name: (of_checkpoint[checkpoint.name], one.members) for one, of_checkpoint, _ in made},
             [scores.harness[checkpoint.name]] if scores.harness else [],
             {name: line.version for name, line in zip(names, scores.lines, strict=True)},
             {name: line.of for name, line in zip(names, scores.lines, strict=True)},

@@ -68,7 +68,7 @@ def materials(corpus: Path, recipe: Recipe, tokenizer: Any, short: int, length: 
         questions_of(table, lengths, recipe.seed, tokenizer, haystack),
         needles_of(table, lengths, recipe.seed, tokenizer, haystack),
         sample_texts(corpus, source, recipe.eval.bits_per_byte_bytes),
-        tasks_of(guard.suites, corpus, recipe, guard.questions) if guard.suites else [],
+        tasks_of(guard.suites, corpus, recipe, guard.questions)[0] if guard.suites else [],
     )
 
 
@@ -153,6 +153,8 @@ def measure(model: Any, tokenizer: Any, found: Materials, curve_alone: bool = Fa
     measured.bits, _ = document_bits(model, tokenizer, found.texts, found.short)
     for done, task in enumerate(found.tasks, start=1):
         shots, limit = found.guard.shots, found.short
-        measured.tasks[task.name] = evaluate(model, tokenizer, task, Asking(found.seed, shots, limit=limit))
+        measured.tasks[task.name] = evaluate(
+            model, tokenizer, task, Asking(found.seed, shots if task.pool else None, limit=limit)
+        )
         events.progress("few-shot evaluation", done, len(found.tasks), "tasks")
     return measured

@@ -15,7 +15,7 @@ from llmctl.evals.compare import signal_to_noise
 from llmctl.evals.curve_plots import TaskCurve
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.store import RunStore
-from llmctl.stages.score_tables import number
+from llmctl.stages.score_tables import AS_THEY_ARE, number
 from llmctl.stages.scoring import Checkpoint, Scores
 from llmctl.suites.task import LOWER_IS_BETTER
 
@@ -112,14 +112,13 @@ def curves_of(scores: Scores) -> list[TaskCurve]:
     found = []
     for line in scores.lines:
         results = [line.results[name] for name in names]
-        bits = line.measure == "bits_per_byte"
         found.append(
             TaskCurve(
                 f"{line.name}, {line.shots} shots" if asked[line.name] > 1 else line.name,
                 tuple(result.value for result in results),
                 tuple(result.stderr for result in results),
                 line.chance,
-                percent=not bits,
+                percent=line.measure not in AS_THEY_ARE,
                 higher_is_better=line.measure not in LOWER_IS_BETTER,
             )
         )

@@ -171,12 +171,11 @@ def _contenders(model: str, name: str, job: Job, wish: Wish) -> tuple[list[tuple
     from llmctl.evals.probe import Contender, best_strength
     from llmctl.model.load import new_model
     from llmctl.model.loss import base_model
-    from llmctl.stages.adapters import adapted
-    from llmctl.tokens.tokenizer import load_tokenizer
+    from llmctl.stages.adapters import adapted, tokenizer_for_model
 
     adapter = adapted(model)
     whole = model if adapter is None else adapter.base
-    tokenizer = load_tokenizer(whole)
+    tokenizer = tokenizer_for_model(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found: list[tuple[Any, bool]] = []
     chosen: dict[str, dict[str, Any]] = {}

@@ -11,7 +11,7 @@ from llmctl.recipe.long_schema import LongContextTable
 from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.suites import catalog
 from llmctl.suites.builtin import builtin_tasks
-from llmctl.suites.task import Suite, Task
+from llmctl.suites.task import Aggregate, Suite, Task
 
 
 def suites_of(
@@ -42,10 +42,15 @@ def suites_of(
     return found
 
 
-def tasks_of(names: Sequence[str], corpus: Path, recipe: Recipe, questions: int | None) -> list[Task]:
-    """The tasks of `suites_of`, each once, by the recipe's seed."""
+def tasks_of(names: Sequence[str], corpus: Path, recipe: Recipe, questions: int | None) -> tuple[list[Task], list[Aggregate]]:
+    """The tasks of `suites_of`, by the recipe's seed, and what is made of their scores; each once."""
     suites = suites_of(names, corpus, recipe, questions, recipe.seed)
-    return list({task.name: task for suite in suites for task in suite.tasks}.values())
+    tasks = {task.name: task for suite in suites for task in suite.tasks}
+    return list(tasks.values()), unique_aggregates(suites)
+
+
+def unique_aggregates(suites: Sequence[Suite]) -> list[Aggregate]:
+    return list({aggregate.name: aggregate for suite in suites for aggregate in suite.aggregates}.values())
 
 
 def asked_in(recipe: Recipe, names: Sequence[str]) -> list[str]:
@@ -62,6 +67,10 @@ def check_questions(recipe: Recipe) -> None:
     for name, stage in recipe.stages.items():
         if isinstance(stage, TrainTable):
             check_names(f"{name}.eval.suites", stage.eval.suites)
+            if asked_in(recipe, stage.eval.suites) != stage.eval.suites:
+                raise UserError(
+                    f"{name}.eval.suites: the built-in tasks are made from held-out text, and the recipe has no text source"
+                )
         if isinstance(stage, LongContextTable):
             check_names(f"{name}.guard.suites", stage.guard.suites)
 
@@ -75,5 +84,7 @@ def check_names(key: str, names: Sequence[str]) -> None:
         raise UserError(f"{key}: {catalog.HARNESS}{theirs[0]}: tasks of lm-evaluation-harness are asked by `llmctl eval` alone")
     try:
         catalog.check(ours)
+        if code := [name for name in ours if catalog.runs_code(name)]:
+            raise UserError(f"{code[0]}: programs that a model writes are run by `llmctl eval --allow-code` alone")
     except UserError as error:
         raise UserError(f"{key}: {error}") from None

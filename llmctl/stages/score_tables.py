@@ -7,6 +7,7 @@ from llmctl import events
 from llmctl.evals.compare import Paired, Score, aggregated, paired, paired_aggregate, score_of
 from llmctl.evals.result import TaskResult
 from llmctl.stages.scoring import Checkpoint, Line, Scores
+from llmctl.suites.catalog import HARNESS
 from llmctl.suites.task import Aggregate
 
 FEWER, CUT = "*", "†"
@@ -39,6 +40,7 @@ def show(scores: Scores) -> None:
         columns = ("task", "version", "shots", "scored by", "questions", "chance", *names)
         events.emit(events.Table(title, columns, tuple(rows)))
     show_differences(scores)
+    tell_harness(scores)
     for checkpoint in names:
         tell_left_out(scores, checkpoint)
 
@@ -54,7 +56,7 @@ def show_differences(scores: Scores) -> None:
         rows.append((line.name, str(line.shots), *cells))
     for aggregate, _, differences in aggregates(scores):
         found = (differences[child.name] for child in children)
-        rows.append((aggregate.name, "", *(difference_cell(one, measure_of(one.after)) for one in found)))
+        rows.append((aggregate.name, "", *(interval_cell(one, measure_of(one.after)) for one in found)))
     columns = ("task", "shots", *(f"{child.name} - {child.parent}" for child in children))
     title = "difference on the same questions [95 % interval], p of the sign test"
     events.emit(events.Table(title, columns, tuple(rows)))
@@ -114,8 +116,22 @@ def cell(line: Line, result: TaskResult) -> str:
 
 
 def difference_cell(one: Paired, measure: str) -> str:
+    return f"{interval_cell(one, measure)} p {one.p_value:.2g}"
+
+
+def interval_cell(one: Paired, measure: str) -> str:
     difference, low, high = (in_units(value, measure, "+") for value in (one.difference, *one.interval))
-    return f"{difference} [{low}, {high}] p {one.p_value:.2g}"
+    return f"{difference} [{low}, {high}]"
+
+
+def tell_harness(scores: Scores) -> None:
+    """What lm-evaluation-harness makes of tasks whose numbers are no means over questions, and of groups of tasks."""
+    known = {line.name.removeprefix(HARNESS) for line in scores.lines}
+    for checkpoint, found in scores.harness.items():
+        for name, numbers in found.get("results", {}).items():
+            told = [f"{key} {value:.4g}" for key, value in numbers.items() if isinstance(value, float) and "_stderr" not in key]
+            if name not in known and told:
+                events.say(f"{HARNESS}{name}, {checkpoint}: {', '.join(told)} (no mean over questions: no difference)")
 
 
 def tell_left_out(scores: Scores, checkpoint: str) -> None:
@@ -134,9 +150,8 @@ def tell_left_out(scores: Scores, checkpoint: str) -> None:
             events.say(f"{mark} {checkpoint}: {what}, for want of room in its context. Questions of {'; '.join(told)}")
 
 
-def show_prompts(scores: Scores) -> None:
-    """The first prompts of every task as the first checkpoint read them, the scored part in ⟦⟧."""
-    checkpoint = scores.checkpoints[0].name
+def show_prompts(scores: Scores, checkpoint: str) -> None:
+    """The first prompts of every task as a checkpoint read them, the scored part in ⟦⟧."""
     for line in scores.lines:
         for number, prompt in enumerate(line.results[checkpoint].prompts, start=1):
             events.say(f"--- {line.name}, {line.shots} shots, prompt {number} of {checkpoint}\n{prompt}")
@@ -155,6 +170,7 @@ def plain(scores: Scores) -> dict[str, Any]:
             for name, one in values.items()
         ],
         "seed": scores.request.seed,
+        "lm_eval": {name: found.get("results", {}) for name, found in scores.harness.items()},
     }
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl import events
+from llmctl.errors import UserError
 from llmctl.evals.prompts import shots_of
 from llmctl.evals.result import Asking, TaskResult
 from llmctl.recipe.schema import Recipe
 from llmctl.stages.adapters import tokenizer_for_model
 from llmctl.stages.measure import Precision, opened
-from llmctl.stages.questions import suites_of
+from llmctl.stages.questions import suites_of, unique_aggregates
 from llmctl.suites import catalog
 from llmctl.suites.task import Aggregate, Measure, Suite, Task
 
@@ -105,12 +106,14 @@ def score(checkpoints: Sequence[Checkpoint], request: Request, corpus: Path | No
     suites = suites_of(ours, corpus, recipe, request.questions, request.seed, request.shots)
     asked = lines_of(suites, request)
     harness = load_tasks(theirs, request.harness_tasks) if theirs else None
-    scores = Scores(
-        request, list(checkpoints), [line for _, line in asked], [one for suite in suites for one in suite.aggregates]
-    )
+    scores = Scores(request, list(checkpoints), [line for _, line in asked], unique_aggregates(suites))
+    tokenizers = {one.name: tokenizer_for_model(one.model, one.base) for one in checkpoints}
+    for name, tokenizer in tokenizers.items():  # before hours of work
+        if request.chat and not tokenizer.chat_template:
+            raise UserError(f"{name}: its tokenizer has no chat template: leave --chat out, and plain prompts are asked")
     total = sum(len(task.questions) for task, _ in asked)
     for checkpoint in checkpoints:
-        tokenizer, count = tokenizer_for_model(checkpoint.model, checkpoint.base), 0
+        tokenizer, count = tokenizers[checkpoint.name], 0
         with opened(checkpoint.model, base=checkpoint.base, precision=request.precision) as model:
             for task, line in asked:
                 check(model, task, request.asking(line.shots))
@@ -131,6 +134,8 @@ def lines_of(suites: Sequence[Suite], request: Request) -> list[tuple[Task, Line
     for task in (task for suite in suites for task in suite.tasks):
         for wanted in request.drawn_shots if task.pool else [request.shots]:
             shots = shots_of(task, request.asking(wanted))
+            if shots < (wanted or 0):
+                events.warn(f"{task.name}: {wanted} examples were asked for, and there are {shots} to draw from")
             line = Line(
                 task.name, task.version, task.form, task.source, task.measure, measured_as(task), task.chance, shots,
                 task.of or len(task.questions),

@@ -269,7 +269,7 @@ def while_running(stage: Stage) -> dict[str, Any]:
     found["heldout"] = parts
     if table.eval.suites:
         file = stage.folder / "data" / "tasks.json"
-        write_tasks(file, tasks_of(table.eval.suites, stage.corpus, stage.recipe, table.eval.questions))
+        write_tasks(file, *tasks_of(table.eval.suites, stage.corpus, stage.recipe, table.eval.questions))
         found["tasks"] = str(file)
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmctl.errors import UserError
+from llmctl.recipe.execution_schema import OWN_TASKS
 from llmctl.suites import builtin, mmlu, olmes, olmes_suites, own
 from llmctl.suites.olmes_names import describe
 from llmctl.suites.olmes_package import INSTALL, find_package, need_package
@@ -16,7 +17,6 @@ BUILTIN = "builtin"
 VERSION = 1
 """Of what is made of a source's content: a part of every fingerprint."""
 HARNESS = "lm-eval:"
-OWN_FILES = (".toml", ".jsonl")
 
 Builtin = Callable[[], Sequence[Task]]
 
@@ -121,7 +121,16 @@ def is_builtin(name: str) -> bool:
 
 
 def is_own(name: str) -> bool:
-    return name.endswith(OWN_FILES)
+    return name.endswith(OWN_TASKS)
+
+
+def runs_code(name: str) -> bool:
+    """Whether a name stands for tasks whose answers are run as programs."""
+    if is_builtin(name):
+        return False
+    if is_own(name):
+        return own.load(Path(name)).measure == "pass_at_k"
+    return any(member.startswith("codex_") and ":gen" in member for member in members(name)[0])
 
 
 def members(name: str, tell: bool = False) -> tuple[tuple[str, ...], tuple[Aggregate, ...]]:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -14,7 +14,7 @@ from llmctl.recipe.load import Source, explain
 from llmctl.recipe.positions import lines_of_keys
 from llmctl.runs.files import sha256_file
 from llmctl.suites.own_rows import Row, Templates, apart, questions_of, read_rows, read_text
-from llmctl.suites.task import GENERATED, Measure, Normalisation, Sampling, Task
+from llmctl.suites.task import GENERATED, Normalisation, Sampling, Task
 
 
 class OwnTask(Table):
@@ -23,7 +23,7 @@ class OwnTask(Table):
     name: str = Field(default="", pattern=NAME)
     """What the tables call it; left out: the file's name."""
     description: str = "a task of your own"
-    measure: Measure | None = None
+    measure: Literal["accuracy", "bits_per_byte", "exact_match", "f1", "pass_at_k"] | None = None
     """Left out: accuracy where the rows have choices, exact_match where they have none."""
     normalisation: Normalisation = "byte"
     prompt: str | None = None

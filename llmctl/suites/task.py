@@ -137,13 +137,14 @@ class Suite:
     version: int | str = 1
 
 
-def write_tasks(file: Path, tasks: Sequence[Task]) -> None:
-    write_json(file, [asdict(task) for task in tasks])
+def write_tasks(file: Path, tasks: Sequence[Task], aggregates: Sequence[Aggregate] = ()) -> None:
+    write_json(file, {"tasks": [asdict(task) for task in tasks], "aggregates": [asdict(one) for one in aggregates]})
 
 
-def read_tasks(file: Path) -> list[Task]:
-    """The tasks that `write_tasks` wrote."""
-    return [_restored(Task, values) for values in read_json(file)]
+def read_tasks(file: Path) -> tuple[list[Task], list[Aggregate]]:
+    """What `write_tasks` wrote."""
+    values = read_json(file)
+    return [_restored(Task, one) for one in values["tasks"]], [_restored(Aggregate, one) for one in values["aggregates"]]
 
 
 def _restored(kind: Any, values: dict[str, Any]) -> Any:

@@ -85,4 +85,5 @@ class TrainJob:
         values = read_json(file)
         for key in ("parts", "heldout"):
             values[key] = [DataPart(**part) for part in values[key]]
+        values.setdefault("tasks", values.pop("suites", None))  # as files of version 0.1 before evaluation tasks call it
         return cls(**values)

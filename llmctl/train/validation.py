@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from llmctl import events
+from llmctl.evals.compare import Score, aggregated, score_of
 from llmctl.evals.fewshot import evaluate
 from llmctl.evals.result import Asking
 from llmctl.interrupts import StopRequest
 from llmctl.model.generate import generate
-from llmctl.suites.task import Task, read_tasks
+from llmctl.suites.task import Aggregate, Task, read_tasks
 from llmctl.tokens.batch import collate
 from llmctl.tokens.order import deal
 from llmctl.tokens.rows import IGNORED, ConcatRows, PackedRows, Row
@@ -52,11 +53,12 @@ class Validation:
         if loss is not None:
             values["heldout_loss"] = loss
         values |= {f"heldout_loss/{name}": value for name, value in losses.items()}
-        values |= {f"few_shot/{name}": value for name, value in scores.items()}
+        values |= {f"few_shot/{name}": score.value for name, score in scores.items()}
         events.metrics(values)
         told = [f"held-out loss {loss:.3f}"] if loss is not None else []
         told += [f"{name} {value:.3f}" for name, value in losses.items()] if len(losses) > 1 else []
-        told += [f"{name} {100 * value:.1f} %" for name, value in scores.items()]
+        told += [f"{name} {score.value:.3f} bits" if not score.higher_is_better else f"{name} {100 * score.value:.1f} %"
+                 for name, score in scores.items()]  # fmt: skip
         events.say(f"after step {step:,}: {', '.join(told) or 'nothing is held out'}")
         return loss
 
@@ -94,17 +96,21 @@ class Validation:
         return losses
 
     @cached_property
-    def _tasks(self) -> list[Task]:
-        return read_tasks(Path(self.job.tasks)) if self.job.tasks is not None else []
+    def _tasks(self) -> tuple[list[Task], list[Aggregate]]:
+        return read_tasks(Path(self.job.tasks)) if self.job.tasks is not None else ([], [])
 
-    def _scores(self, stop: StopRequest) -> dict[str, float] | None:
-        """Accuracy of each suite; every rank asks every question."""
-        scores, shots = {}, self.job.settings.eval.shots
-        for task in self._tasks:
+    def _scores(self, stop: StopRequest) -> dict[str, Score] | None:
+        """Of each task, and what is made of several; every rank asks every question."""
+        scores: dict[str, Score] = {}
+        tasks, aggregates = self._tasks
+        for task in tasks:
             if agreed_maximum(self.engine, stop.number):
                 return None
+            asking = Asking(self.job.seed, self.job.settings.eval.shots if task.pool else None)
             with self._model() as model:
-                scores[task.name] = evaluate(model, self._tokenizer, task, Asking(self.job.seed, shots)).value
+                scores[task.name] = score_of(evaluate(model, self._tokenizer, task, asking))
+        for aggregate in aggregates:
+            scores[aggregate.name] = aggregated(aggregate, scores)
         return scores
 
     def _show_samples(self, stop: StopRequest) -> None:

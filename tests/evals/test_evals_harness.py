@@ -138,10 +138,10 @@ def test_results_in_the_format_of_lm_eval_are_printed_by_its_own_table(tmp_path)
     file = write_results(tmp_path, scores, Asking(seed=3), started, started + timedelta(seconds=9))
     assert file == tmp_path / "runs__a__model" / "results_2026-01-02T03-04-14.json"
     found = json.loads(file.read_text())
-    assert found["results"]["birds:rc"]["acc_norm,none"] == 0.75
-    assert found["results"]["birds:rc"]["acc_norm_stderr,none"] == pytest.approx(0.25)
+    assert found["results"]["birds:rc"]["acc_per_char,none"] == 0.75
+    assert found["results"]["birds:rc"]["acc_per_char_stderr,none"] == pytest.approx(0.25)
     assert found["results"]["birds:rc"]["acc,none"] == 0.5
-    assert found["higher_is_better"]["birds:rc"] == {"acc_norm": True, "acc": True, "bits_per_byte": False}
+    assert found["higher_is_better"]["birds:rc"] == {"acc_per_char": True, "acc": True, "bits_per_byte": False}
     assert found["n-samples"] == {"birds:rc": {"original": 90, "effective": 4}, "sums:gen": {"original": 4, "effective": 4}}
     assert found["n-shot"] == {"birds:rc": 5, "sums:gen": 0}
     assert (found["model_name"], found["config"]["fewshot_seed"]) == ("runs/a/model", 3)
@@ -150,7 +150,7 @@ def test_results_in_the_format_of_lm_eval_are_printed_by_its_own_table(tmp_path)
     assert rows == [
         ("all", "N/A", "none", "", "score", "↑", 0.75, "±", "N/A"),
         ("- birds:rc", "2", "none", "5", "acc", "↑", 0.5, "±", "0.2887"),
-        ("", "", "none", "5", "acc_norm", "↑", 0.75, "±", "0.2500"),
+        ("", "", "none", "5", "acc_per_char", "↑", 0.75, "±", "0.2500"),
         ("", "", "none", "5", "bits_per_byte", "↓", 1.25, "±", "0.3227"),
         ("- sums:gen", "N/A", "none", "0", "exact_match", "↑", 0.75, "±", "0.2500"),
     ]

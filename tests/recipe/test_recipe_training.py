@@ -23,7 +23,6 @@ MISTAKES = {
     "sequence_parallel = 2\nprocesses = 8": "2 rows on 8 ranks, 2 to a row, do not divide the batch of 4 rows",
     "sequence_parallel = 4\nsequence_exchange = 'heads'": "4 ranks cannot share the model's 2 key and value heads",
     "offload_activations = true": "set activation_checkpointing = true, too",
-    "eval = { every_steps = 5, suites = ['arc'] }": "pretrain.eval.suites.0 = 'arc': expected 'builtin'",
 }  # fmt: skip
 
 

@@ -135,7 +135,7 @@ def test_the_results_format_of_lm_eval(other, runs, task, tmp_path):
     assert result.returncode == 0, result.stderr
     (file,) = out.rglob("results_*.json")
     found = scores(file)
-    assert set(found["results"]["keywords"]) >= {"acc,none", "acc_stderr,none", "acc_norm,none"}
+    assert set(found["results"]["keywords"]) >= {"acc,none", "acc_stderr,none", "acc_per_char,none"}
     assert found["n-samples"]["keywords"] == {"original": 4, "effective": 4}
 
 
