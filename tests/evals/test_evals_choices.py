@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,9 +32,9 @@ def model():
     return built.eval()
 
 
-def task_of(count: int = 12, answer: int = 0, **fields) -> Task:
+def task_of(count: int = 12, answer: int = 0, **changes: Any) -> Task:
     questions = tuple(Question(f"# {n}:", (f" x = {n}\n", *CHOICES), answer, id=f"q{n}") for n in range(count))
-    return Task("own", 1, "", questions, **({"pool": questions[:3]} | fields))
+    return replace(Task("own", 1, "", questions, questions[:3]), **changes)
 
 
 def log_likelihood(model, tokenizer, context: str, choice: str) -> float:

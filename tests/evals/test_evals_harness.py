@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from lm_eval.utils import make_table
 
 from llmctl.errors import StageFailed, UserError
+from llmctl.evals.compare import Score
 from llmctl.evals.harness import evaluate_harness, load_tasks
 from llmctl.evals.harness_format import ModelScores, harness_results, write_results
 from llmctl.evals.result import Asking, TaskResult
@@ -133,7 +134,11 @@ def two_results() -> list[TaskResult]:
 def test_results_in_the_format_of_lm_eval_are_printed_by_its_own_table(tmp_path):
     started = datetime(2026, 1, 2, 3, 4, 5)
     scores = ModelScores(
-        "runs/a/model", two_results(), {"all": (0.75, ("birds:rc", "sums:gen"))}, versions={"birds:rc": 2}, of={"birds:rc": 90}
+        "runs/a/model",
+        two_results(),
+        {"all": (Score(0.75, float("nan")), ("birds:rc", "sums:gen"))},
+        versions={"birds:rc": 2},
+        of={"birds:rc": 90},
     )
     file = write_results(tmp_path, scores, Asking(seed=3), started, started + timedelta(seconds=9))
     assert file == tmp_path / "runs__a__model" / "results_2026-01-02T03-04-14.json"

@@ -9,10 +9,10 @@ from llmctl import events
 from llmctl.evals.result import TaskResult
 from llmctl.stages.score_tables import plain, show
 from llmctl.stages.scoring import Checkpoint, Line, Request, Scores
-from llmctl.suites.task import Aggregate
+from llmctl.suites.task import Aggregate, Measure
 
 
-def result(task: str, values: tuple[float, ...], measure="accuracy", fewer=(), cut=()) -> TaskResult:
+def result(task: str, values: tuple[float, ...], measure: Measure = "accuracy", fewer=(), cut=()) -> TaskResult:
     count, also = len(values), {f"{measure}/none" if measure == "accuracy" else measure: values}
     ids = tuple(f"q{n}" for n in range(count))
     return TaskResult(task, measure, "none", 5, values, (1 / count,) * count, ("",) * count, ids, also, fewer, cut)
