@@ -90,6 +90,24 @@ def accuracy(task: Any, scores: list[list[float]], per_character: bool) -> tuple
     return sum(right) / len(right), chosen
 
 
+def in_double(model: Any, tokenizer: Any, task: Any, count: int) -> dict[int, list[float]]:
+    """Log-likelihoods in float64 of the choices of the `count` questions with the longest ones, by the question's number."""
+    import torch
+
+    from llmctl.evals.prompts import examples_of, pairs_of
+    from llmctl.evals.result import Asking
+
+    examples = examples_of(task, Asking())
+    longest = sorted(range(len(task.questions)), key=lambda n: -max(map(len, task.questions[n].choices)))[:count]
+    found: dict[int, list[float]] = {}
+    for number in longest:
+        found[number] = []
+        for head, tail in pairs_of(tokenizer, task.questions[number], examples[number], False):
+            chances = model(torch.tensor([head + tail[:-1]])).logits[0, len(head) - 1 :].log_softmax(-1)
+            found[number].append(float(chances.gather(1, torch.tensor(tail)[:, None]).sum()))
+    return found
+
+
 def tokens_read(tokenizer: Any, task: Any) -> dict[str, int]:
     """How many tokens go through the model, each prompt with each choice alone, and with what they share read once."""
     from llmctl.evals.prompts import examples_of, pairs_of
@@ -121,7 +139,7 @@ def compared(
     return row | {"questions_per_second": {"llmctl": rates[0], "lm_eval": rates[1], "ratio": rates[0] / rates[1]}}
 
 
-def measure(folder: str, tasks: list[Any], sizes: list[int], trial: int) -> dict[str, Any]:
+def measure(folder: str, tasks: list[Any], sizes: list[int], trial: int, double: int) -> dict[str, Any]:
     from dataclasses import replace
 
     from lm_eval.models.huggingface import HFLM
@@ -139,10 +157,17 @@ def measure(folder: str, tasks: list[Any], sizes: list[int], trial: int) -> dict
     with opened(folder, precision="fp32") as model:
         ours(model, tokenizer, [replace(task, questions=task.questions[:2]) for task in tasks])
         found, seconds = ours(model, tokenizer, tasks)
+        model.set_attn_implementation("sdpa")
+        exact = [in_double(model.double(), tokenizer, task, double) for task in tasks] if double else []
     rows = {
         task.name: compared(tokenizer, task, *scores, (mine, other))
         for task, *scores, mine, other in zip(tasks, found, expected, seconds, their_seconds, strict=True)
     }
+    for row, truth, mine, other in zip(rows.values(), exact, found, expected, strict=False):
+        row["largest_error_to_float64_nats"] = {
+            name: max(abs(a - b) for number in truth for a, b in zip(scores[number], truth[number], strict=True))
+            for name, scores in (("llmctl", mine), ("lm_eval", other))
+        }
     asked = sum(len(task.questions) for task in tasks)
     rates = asked / sum(seconds), asked / sum(their_seconds)
     return {
@@ -165,6 +190,8 @@ def show(name: str, found: dict[str, Any]) -> None:
             f"  {task:16s} {row['questions']:5d} questions  off by {row['largest_difference_nats']:.1e} nats  {answers}  "
             f"{rate['llmctl']:.2f} against {rate['lm_eval']:.2f} questions/s: {rate['ratio']:.2f}x"
         )
+        if error := row.get("largest_error_to_float64_nats"):
+            print(f"    off float64 by {error['llmctl']:.1e} (llmctl), {error['lm_eval']:.1e} nats (lm-eval)")
     print(f"  all: {found['questions_per_second']['ratio']:.2f}x, off by {found['largest_difference_nats']:.1e} nats at most")
 
 
@@ -180,6 +207,9 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=200, help="Of each task.")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=list(SIZES), help="That lm-eval tries.")
     parser.add_argument("--trial", type=int, default=20, help="Questions of each task that the batch size is chosen on.")
+    parser.add_argument(
+        "--double", type=int, default=0, help="Questions of each task, the longest, that both are held against in float64."
+    )
     chosen = parser.parse_args()
     models = chosen.model or ["random"]
     tokenizer = chosen.tokenizer or next((model for model in models if model != "random"), None)
@@ -193,7 +223,7 @@ def main() -> None:
             if model == "random":
                 folder = name
                 random_model(tokenizer, Path(name))
-            runs[Path(model).name] = measure(folder, tasks, chosen.batch_sizes, chosen.trial)
+            runs[Path(model).name] = measure(folder, tasks, chosen.batch_sizes, chosen.trial, chosen.double)
             show(Path(model).name, runs[Path(model).name])
     about = {"lm_eval": version("lm_eval"), "torch_threads": torch.get_num_threads(), "precision": "fp32"}
     write_result({"runs": runs} | about, chosen.out)

@@ -34,7 +34,8 @@ def score_choices(
         without = _scored(model, task, pairs)
     also: dict[str, list[float]] = {}
     for number, question in enumerate(task.questions):
-        for measure, value in measures(question, scores[number], without[number] if without else None).items():
+        read = as_read(tokenizer, question, asked[number], limit)
+        for measure, value in measures(read, scores[number], without[number] if without else None).items():
             also.setdefault(measure, []).append(value)
     primary = "bits_per_byte" if task.measure == "bits_per_byte" else f"accuracy/{task.normalisation}"
     return TaskResult(
@@ -59,7 +60,7 @@ def fitting(tokenizer: Any, task: Task, asking: Asking, limit: int) -> tuple[lis
     first examples are left out as need be, then the question's beginning. The questions (ids) where either happened follow.
 
     Raises:
-        UserError: a choice gives no token of its own, or is longer than the context.
+        UserError: a choice gives no token of its own.
     """
     found, fewer, cut = [], [], []
     for number, (question, examples) in enumerate(zip(task.questions, examples_of(task, asking), strict=True)):
@@ -71,8 +72,6 @@ def fitting(tokenizer: Any, task: Task, asking: Asking, limit: int) -> tuple[lis
         else:
             left_out = len(examples)
             cut.append(name)
-            if any(len(choice) > limit for _, choice in pairs):
-                raise UserError(f"{task.name}, question {name}: a choice is longer than the context of {limit:,} tokens")
             pairs = [shortened(pair, limit) for pair in pairs]
         if left_out:
             fewer.append(name)
@@ -84,9 +83,18 @@ def fitting(tokenizer: Any, task: Task, asking: Asking, limit: int) -> tuple[lis
 
 
 def shortened(pair: Pair, limit: int) -> Pair:
-    """A prompt and a choice without the tokens at the beginning that are too many; one of the prompt stays."""
+    """A prompt and a choice without the tokens at the beginning that are too many; one of the prompt stays. Of a choice that is
+    longer than the context its beginning."""
     context, choice = pair
+    choice = choice[:limit]
     return context[-(limit + 1 - len(choice)) :], choice
+
+
+def as_read(tokenizer: Any, question: Question, pairs: list[Pair], limit: int) -> Question:
+    """The question with its choices as far as they were scored: their length is to be that of the same text."""
+    if all(len(choice) < limit for _, choice in pairs):
+        return question
+    return replace(question, choices=tuple(tokenizer.decode(choice) for _, choice in pairs))
 
 
 def _scored(

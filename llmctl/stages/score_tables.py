@@ -138,7 +138,11 @@ def tell_left_out(scores: Scores, checkpoint: str) -> None:
     """Say which questions a checkpoint's context had no room for."""
     for mark, what, ids_of in (
         (FEWER, "examples were left out", lambda result: [name for name in result.fewer if name not in result.cut]),
-        (CUT, "all examples and the beginning of the question itself were left out", lambda result: list(result.cut)),
+        (
+            CUT,
+            "all examples and the beginning of the question itself, or the end of a choice, were left out",
+            lambda result: list(result.cut),
+        ),
     ):
         told = []
         for line in scores.lines:

@@ -120,6 +120,17 @@ def test_a_question_longer_than_the_context_keeps_its_end_and_is_named(model, to
     assert "so:⟦ yes⟧" in result.prompts[0]
 
 
+def test_of_a_choice_longer_than_the_context_what_is_scored_is_what_it_is_divided_by(model, tokenizer):
+    long = " word" * 400
+    task = Task("long", 1, "", (Question("say:", (long,), 0, id="endless"),), measure="bits_per_byte")
+    result = evaluate(model, tokenizer, task, Asking())
+    assert result.cut == ("endless",)
+    ((_, choice),) = encode_pairs(tokenizer, [("say:", long)])
+    read = tokenizer.decode(choice[:128])
+    assert len(read) < len(long)
+    assert result.values[0] == pytest.approx(-result.log_likelihoods[0][0] / math.log(2) / len(read.encode()))
+
+
 def test_a_choice_without_tokens_is_named(model, tokenizer):
     task = Task("empty", 1, "", (Question("a", ("b", ""), 0, id="third"),))
     with pytest.raises(UserError, match="third: the choice ''"):

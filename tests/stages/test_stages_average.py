@@ -37,7 +37,7 @@ def test_the_mean_is_the_mean_and_every_command_knows_it(llmctl, runs):
     assert f"{made.name}: as written" in llmctl("verify", "tiny/average", "--runs", runs).stdout
     scored = llmctl("eval", "tiny/average", "--runs", runs)
     assert scored.returncode == 0, scored.stderr
-    assert "average - midtrain" in scored.stdout
+    assert "average - pretrain" in scored.stdout  # the first, as the recipe's own evaluation
     assert llmctl("generate", "tiny/average", "def f", "--tokens", 2, "--runs", runs).returncode == 0
     before = (made / "manifest.json").stat().st_mtime_ns
     again = llmctl(*command)
