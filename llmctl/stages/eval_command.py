@@ -106,7 +106,9 @@ def check(names: Sequence[str], wanted: Measures, against: str | None, compared:
     if wanted.over_run and (against is not None or len(names) > 1 or wanted.show or wanted.long):
         raise UserError("--over-run follows one checkpoint: leave --against, --show-prompts, --long and further checkpoints out")
     if wanted.long and (compared.corpus is None or compared.recipe is None):
-        raise UserError("--long measures on the held-out text of a run, and there is none")
+        raise UserError(
+            "--long measures on held-out text, and there is no run; start one with `llmctl run recipes/olmo_small.toml`"
+        )
     if wanted.long and any(is_adapter(one.model) for one in compared.checkpoints):
         raise UserError("--long takes whole models: `llmctl merge` makes one of an adapter")
     if wanted.long and len(compared.checkpoints) > 2:
