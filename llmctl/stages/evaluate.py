@@ -27,6 +27,8 @@ def work(context: Context) -> Outcome:
     scores = score(checkpoints, request_of(recipe, (0, table.shots)), context.parents["corpus"].folder, recipe)
     show(scores)
     values = plain(scores)
+    for row in values["results"]:  # the folder of the runs is no part of what was found
+        del row["model"]
     write_json(context.artifact.folder / "scores.json", values)
     metrics = {f"{row['checkpoint']}/{row['task']}/{row['shots']}-shot": row["value"] for row in values["results"]}
     metrics |= {f"{row['checkpoint']}/{row['aggregate']}": row["value"] for row in values["aggregates"]}
