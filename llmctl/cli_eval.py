@@ -19,22 +19,38 @@ Tasks = Annotated[
     list[str] | None,
     typer.Option("--task", metavar="NAME", help="As arc_easy:rc, lm-eval:piqa, or an own one's FILE.toml; may be repeated."),
 ]
+Shots = Annotated[
+    int | None, typer.Option("--shots", min=0, help="Examples in the prompt.", show_default="the task's or recipe's")
+]
+Questions = Annotated[
+    str | None, typer.Option("--questions", metavar="N|all", help="Of each task at most.", show_default="the recipe's")
+]
+Against = Annotated[
+    str | None, typer.Option("--against", metavar="CHECKPOINT", help="Compare with this one.", show_default="the parent")
+]
+Texts = Annotated[list[Path] | None, typer.Option("--text", metavar="FILE", help="The same of a file of yours; may be repeated.")]
+Stride = Annotated[
+    int | None, typer.Option("--stride", min=1, help="Tokens between its windows.", show_default="half the context")
+]
+Window = Annotated[
+    int | None, typer.Option("--window", min=1, help="Tokens of its windows.", show_default="the context, at most 8192")
+]
+HarnessJson = Annotated[
+    Path | None, typer.Option("--lm-eval-json", metavar="DIR", help="Also in the format of lm-evaluation-harness.")
+]
+HarnessTasks = Annotated[
+    Path | None, typer.Option("--lm-eval-tasks", metavar="DIR", help="Folder of YAML tasks for lm-eval:NAME.")
+]
 
 
 def evaluate(
     checkpoints: Checkpoints = None,
     few_shot: Annotated[bool, typer.Option("--few-shot", help="Also with examples in the prompt.")] = False,
-    shots: Annotated[
-        int | None, typer.Option("--shots", min=0, help="Examples in the prompt.", show_default="the task's or recipe's")
-    ] = None,
+    shots: Shots = None,
     suite: Suites = None,
     task: Tasks = None,
-    questions: Annotated[
-        str | None, typer.Option("--questions", metavar="N|all", help="Of each task at most.", show_default="the recipe's")
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option("--against", metavar="CHECKPOINT", help="Compare with this one.", show_default="the parent")
-    ] = None,
+    questions: Questions = None,
+    against: Against = None,
     base: Annotated[str | None, typer.Option("--base", metavar="MODEL", help="Of an adapter.", show_default="its own")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts through the chat template.")] = False,
     show_prompts: Annotated[int, typer.Option("--show-prompts", metavar="N", min=0, help="Print N prompts of each task.")] = 0,
@@ -42,25 +58,15 @@ def evaluate(
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32: of the products.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Of questions and examples.", show_default="the recipe's")] = None,
     perplexity: Annotated[bool, typer.Option("--perplexity", help="Bits per byte of every held-out source.")] = False,
-    text: Annotated[
-        list[Path] | None, typer.Option("--text", metavar="FILE", help="The same of a file of yours; may be repeated.")
-    ] = None,
-    stride: Annotated[
-        int | None, typer.Option("--stride", min=1, help="Tokens between its windows.", show_default="half the context")
-    ] = None,
-    window: Annotated[
-        int | None, typer.Option("--window", min=1, help="Tokens of its windows.", show_default="the context, at most 8192")
-    ] = None,
+    text: Texts = None,
+    stride: Stride = None,
+    window: Window = None,
     long: Annotated[bool, typer.Option("--long", help="Long-context tasks, needle map, loss by position.")] = False,
     over_run: Annotated[bool, typer.Option("--over-run", help="All checkpoints that led to this one, as curves.")] = False,
     plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="Draw what --long and --over-run measure.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores to this file.")] = None,
-    harness_json: Annotated[
-        Path | None, typer.Option("--lm-eval-json", metavar="DIR", help="Also in the format of lm-evaluation-harness.")
-    ] = None,
-    harness_tasks: Annotated[
-        Path | None, typer.Option("--lm-eval-tasks", metavar="DIR", help="Folder of YAML tasks for lm-eval:NAME.")
-    ] = None,
+    harness_json: HarnessJson = None,
+    harness_tasks: HarnessTasks = None,
     list_all: Annotated[bool, typer.Option("--list", help="List all suites and tasks.")] = False,
     runs: Runs = None,
 ) -> None:

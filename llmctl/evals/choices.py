@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from llmctl.errors import StageFailed, UserError
+from llmctl.errors import UserError
 from llmctl.evals.continuations import BranchScore, NotFinite
 from llmctl.evals.prompts import Pair, examples_of, pairs_of, shots_of
-from llmctl.evals.result import Asking, TaskResult
+from llmctl.evals.result import Asking, TaskResult, not_finite
 from llmctl.evals.shared import scores_of
 from llmctl.suites.task import Normalisation, Question, Task
 
@@ -103,11 +103,7 @@ def _scored(
     try:
         return scores_of(model, asked, done)
     except NotFinite as error:
-        name = task.questions[error.fork].id or str(error.fork)
-        raise StageFailed(
-            f"{task.name}, question {name}: the model's logits are no numbers (NaN or infinite), and nothing is scored. "
-            "Its weights are broken, or its precision is too low: try --precision fp32"
-        ) from None
+        raise not_finite(f"{task.name}, question {task.questions[error.fork].id or error.fork}") from None
 
 
 def measures(question: Question, scores: list[BranchScore], without: list[BranchScore] | None) -> dict[str, float]:

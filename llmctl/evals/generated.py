@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmctl.errors import StageFailed, UserError
+from llmctl.errors import UserError
 from llmctl.evals.answer_scores import exact_match, pass_at_k, token_f1
 from llmctl.evals.code_runner import Outcome, run_programs
 from llmctl.evals.prompts import encode, shots_of, texts
-from llmctl.evals.result import Asking, TaskResult
+from llmctl.evals.result import Asking, TaskResult, not_finite
 from llmctl.model.generate import Generation, generate_samples
 from llmctl.suites.task import Question, Sampling, Task
 from llmctl.tokens.template import end_of_turn_ids
@@ -36,10 +36,7 @@ def score_generated(model: Any, tokenizer: Any, task: Task, asking: Asking) -> T
     )  # fmt: skip
     for name, answers in zip(ids, written, strict=True):
         if not all(answer.finite for answer in answers):
-            raise StageFailed(
-                f"{task.name}, question {name}: the model's logits are no numbers (NaN or infinite), and nothing is scored. "
-                "Its weights are broken, or its precision is too low: try --precision fp32"
-            )
+            raise not_finite(f"{task.name}, question {name}")
     also = {"ended": [_mean([answer.ended for answer in answers]) for answers in written]}
     if task.measure == "pass_at_k":
         outcomes = run_answers(task.questions, written, asking.chat)

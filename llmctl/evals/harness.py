@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from llmctl.errors import UserError, require_package
-from llmctl.evals.harness_model import harness_model
+from llmctl.evals.prompts import require_template
 from llmctl.evals.result import Asking, TaskResult
 from llmctl.suites.catalog import HARNESS
 from llmctl.suites.task import Measure, Normalisation
@@ -175,10 +175,12 @@ def evaluate_harness(
     """
     from lm_eval.evaluator import evaluate
 
-    if asking.chat and not tokenizer.chat_template:
-        raise UserError("the checkpoint's tokenizer has no chat template: leave --chat out, and plain prompts are asked")
+    from llmctl.evals.harness_model import HarnessModel
+
+    if asking.chat:
+        require_template(tokenizer)
     limit = int(asking.limit or model.config.get_text_config().max_position_embeddings)
-    scorer = harness_model(model, tokenizer, limit, asking.seed)
+    scorer = HarnessModel(model, tokenizer, limit, asking.seed)
     _set(tasks, asking)
     os.environ.setdefault("DISABLE_MULTIPROC", "1")  # a process for every core, for a standard error
     with quiet():

@@ -63,9 +63,16 @@ def put(tokenizer: Any, examples: Sequence[str], context: str, chat: bool) -> st
     text = "".join(examples) + context
     if not chat:
         return text
-    if not tokenizer.chat_template:
-        raise UserError("the checkpoint's tokenizer has no chat template: leave --chat out, and plain prompts are asked")
+    require_template(tokenizer)
     return render(tokenizer, [{"role": "user", "content": text.strip()}], prompt=True)
+
+
+def require_template(tokenizer: Any, whose: str = "the checkpoint") -> None:
+    """Raises:
+    UserError: the tokenizer has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise UserError(f"{whose}: its tokenizer has no chat template: leave --chat out, and plain prompts are asked")
 
 
 def texts(task: Task, tokenizer: Any, asking: Asking, room: int) -> list[PromptText]:

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from llmctl.errors import StageFailed
 from llmctl.suites.task import Measure, Normalisation
+
+
+def not_finite(where: str) -> StageFailed:
+    """What is raised where a model's logits are no numbers; `where` names the question."""
+    return StageFailed(
+        f"{where}: the model's logits are no numbers (NaN or infinite), and nothing is scored. "
+        "Its weights are broken, or its precision is too low: try --precision fp32"
+    )
 
 
 @dataclass(frozen=True, slots=True)

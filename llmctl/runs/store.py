@@ -103,12 +103,15 @@ class RunStore:
                 return candidate
         if path.suffix == ".gguf" and path.is_file():
             return path
-        run, _, stage = text.rpartition("/")
-        for artifact in self.checkpoints():
-            if (run in ("", artifact.run)) and stage in (artifact.stage, artifact.name):
-                return artifact.folder / "model"
+        for artifact in self.checkpoints_named(text):
+            return artifact.folder / "model"
         known = ", ".join(dict.fromkeys(f"{a.run}/{a.stage}" for a in self.checkpoints())) or "none"
         raise UserError(f"{text!r} is no model folder and no checkpoint of a run in {self.root}; there are: {known}")
+
+    def checkpoints_named(self, text: str) -> list[Artifact]:
+        """The finished artifacts with a model that RUN/STAGE, or STAGE of any run, may mean, newest first."""
+        run, _, stage = text.rpartition("/")
+        return [a for a in self.checkpoints() if run in ("", a.run) and stage in (a.stage, a.name)]
 
     def owner(self, path: Path) -> Artifact | None:
         """The finished artifact that a model folder belongs to; a kept model lies a folder deeper."""
@@ -119,6 +122,15 @@ class RunStore:
 
     def parents(self, artifact: Artifact) -> dict[str, Artifact]:
         return {name: Artifact(self.root / parent["folder"]) for name, parent in artifact.manifest["parents"].items()}
+
+    def model_parent(self, artifact: Artifact) -> Artifact | None:
+        """The artifact of the model that another began with, where it is still there: of an average the first, of a merge the
+        base."""
+        parents, stage = self.parents(artifact), artifact.manifest["recipe"].get("stage")
+        if stage is None:  # of a command: `llmctl average`, `llmctl merge`
+            return next((parent for parent in parents.values() if (parent.folder / "model").is_dir()), None)
+        parent = parents.get(stage.get("from") or next(iter(stage.get("of") or ()), ""))
+        return parent if parent is not None and (parent.folder / "model").is_dir() else None
 
     def ancestor(self, artifact: Artifact, stage: str) -> Artifact | None:
         """The nearest artifact of the name `stage` among what an artifact is made of."""

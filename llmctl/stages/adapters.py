@@ -38,11 +38,8 @@ def find_adapter(store: RunStore, text: str) -> Path | None:
     stage, _, last = text.rpartition("/")
     if last != "adapter":
         return None
-    run, _, stage = stage.rpartition("/")
-    for artifact in store.checkpoints():
-        if run in ("", artifact.run) and stage in (artifact.stage, artifact.name) and is_adapter(artifact.folder / "adapter"):
-            return artifact.folder / "adapter"
-    return None
+    found = (artifact.folder / "adapter" for artifact in store.checkpoints_named(stage))
+    return next((folder for folder in found if is_adapter(folder)), None)
 
 
 def adapted(model: str | Path, base: str | None = None) -> Adapted | None:
@@ -68,11 +65,10 @@ def adapted(model: str | Path, base: str | None = None) -> Adapted | None:
 def _begun_with(stage: Artifact) -> str | None:
     """The model that a stage began with, where it is still there."""
     store = RunStore(stage.folder.resolve().parent.parent)
+    if (parent := store.model_parent(stage)) is not None:
+        return str(parent.folder / "model")
     name = stage.manifest["recipe"].get("stage", {}).get("from")
-    parent = store.parents(stage).get(name)
-    if parent is None:
-        return name if name is not None and _there(name) else None
-    return str(parent.folder / "model") if (parent.folder / "model").is_dir() else None
+    return name if name not in (None, *store.parents(stage)) and _there(name) else None
 
 
 def _recorded(folder: Path) -> str:

@@ -91,23 +91,17 @@ def parent_of(store: RunStore, one: Located) -> Located | None:
     if one.adapter:
         found = adapted(one.model, one.base)
         return None if found is None else located(store, found.base, None)
-    parent = model_parent(one.owner) if one.owner is not None else None
+    parent = model_parent(one)
     return None if parent is None else Located(parent.stage, str(parent.folder / "model"), parent)
 
 
-def model_parent(owner: Artifact) -> Artifact | None:
-    """The artifact of the model that another began with: of an average the first, of a merge the base."""
-    parents = RunStore(owner.folder.parent.parent).parents(owner)
-    stage = owner.manifest["recipe"].get("stage")
-    if stage is None:  # of a command: `llmctl average`, `llmctl merge`
-        return next((parent for parent in parents.values() if (parent.folder / "model").is_dir()), None)
-    parent = parents.get(stage.get("from") or next(iter(stage.get("of") or ()), ""))
-    return parent if parent is not None and (parent.folder / "model").is_dir() else None
+def model_parent(one: Located) -> Artifact | None:
+    return None if one.owner is None else RunStore(one.owner.folder.parent.parent).model_parent(one.owner)
 
 
 def parent_among(found: list[Located], one: Located) -> str | None:
     """The parent's model, where it is one of those found."""
-    parent = model_parent(one.owner) if one.owner is not None and not one.adapter else None
+    parent = None if one.adapter else model_parent(one)
     if parent is None:
         return None
     wanted = (parent.folder / "model").resolve()

@@ -140,10 +140,9 @@ def stage_with_adapter(store: RunStore, text: str) -> Artifact:
     UserError: there is no finished stage of that name that left an adapter; the message lists those there are.
     """
     artifacts = [a for a in store.checkpoints() if (a.folder / "adapter" / ADAPTER).is_file()]
-    run, _, stage = text.rpartition("/")
+    place, named = Path(text).expanduser().resolve(), [a.folder for a in store.checkpoints_named(text)]
     for artifact in artifacts:
-        same = artifact.folder.resolve() in (Path(text).expanduser().resolve(), Path(text).expanduser().resolve().parent)
-        if same or (run in ("", artifact.run) and stage in (artifact.stage, artifact.name)):
+        if artifact.folder.resolve() in (place, place.parent) or artifact.folder in named:
             return artifact
     known = ", ".join(dict.fromkeys(f"{a.run}/{a.stage}" for a in artifacts)) or "none"
     raise UserError(

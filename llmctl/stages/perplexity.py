@@ -12,6 +12,7 @@ from llmctl import events
 from llmctl.errors import UserError
 from llmctl.recipe.schema import Recipe
 from llmctl.stages.measure import Precision, opened
+from llmctl.stages.score_tables import number
 from llmctl.stages.scoring import Checkpoint
 from llmctl.stages.texts import heldout_texts, own_texts
 
@@ -121,26 +122,22 @@ def as_row(results: Results, checkpoint: Checkpoint, source: str) -> dict[str, A
         "checkpoint": checkpoint.name,
         "source": source,
         "bits_per_byte": bits,
-        "stderr": known(error),
+        "stderr": number(error),
         "perplexity_per_token": math.exp(min(scored.loss, 700.0)),
         "loss": scored.loss,
         "documents": len(scored.sizes),
         "bytes": int(scored.sizes.sum()),
         "tokens": scored.tokens,
         "by_position": [
-            {"from": low, "to": high, "loss": loss, "stderr": known(apart), "documents": count}
+            {"from": low, "to": high, "loss": loss, "stderr": number(apart), "documents": count}
             for (low, high), (loss, apart, count) in loss_by_range(scored.losses, edges(scored.losses)).items()
         ],
     }
     before = results.get((checkpoint.parent or "", source))
     if before is not None:
         difference, error = ratio_difference(before.bits, scored.bits, scored.sizes)
-        row |= {"difference_to": checkpoint.parent, "difference": difference, "difference_stderr": known(error)}
+        row |= {"difference_to": checkpoint.parent, "difference": difference, "difference_stderr": number(error)}
     return row
-
-
-def known(error: float) -> float | None:
-    return None if math.isnan(error) else error
 
 
 def edges(losses: list[np.ndarray]) -> list[int]:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl import events
-from llmctl.errors import UserError
-from llmctl.evals.prompts import shots_of
+from llmctl.evals.prompts import require_template, shots_of
 from llmctl.evals.result import Asking, TaskResult
 from llmctl.recipe.schema import Recipe
 from llmctl.stages.adapters import tokenizer_for_model
@@ -109,8 +108,8 @@ def score(checkpoints: Sequence[Checkpoint], request: Request, corpus: Path | No
     scores = Scores(request, list(checkpoints), [line for _, line in asked], unique_aggregates(suites))
     tokenizers = {one.name: tokenizer_for_model(one.model, one.base) for one in checkpoints}
     for name, tokenizer in tokenizers.items():  # before hours of work
-        if request.chat and not tokenizer.chat_template:
-            raise UserError(f"{name}: its tokenizer has no chat template: leave --chat out, and plain prompts are asked")
+        if request.chat:
+            require_template(tokenizer, name)
     total = sum(len(task.questions) for task, _ in asked)
     for checkpoint in checkpoints:
         tokenizer, count = tokenizers[checkpoint.name], 0

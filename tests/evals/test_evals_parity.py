@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 
 from llmctl.errors import UserError
 from llmctl.evals.harness import evaluate_harness, load_tasks
-from llmctl.evals.harness_model import harness_model
+from llmctl.evals.harness_model import HarnessModel
 from llmctl.evals.result import Asking
 from llmctl.model.attention import use_packed_attention
 from llmctl.model.build import ModelShape, build_model
@@ -68,7 +68,7 @@ def both(folder) -> tuple[Any, Any]:
     ours = load_model(str(folder)).eval()
     use_packed_attention(ours)
     theirs = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=3)
-    return harness_model(ours, load_tokenizer(str(folder)), CONTEXT), theirs
+    return HarnessModel(ours, load_tokenizer(str(folder)), CONTEXT), theirs
 
 
 def requests(kind: Any, asked: list[Any]) -> list[Instance]:
