@@ -32,7 +32,7 @@ def test_a_branch_sees_its_trunk_and_itself_alone(config):
     with torch.no_grad(), branching_attention(model):
         logits = model(input_ids=together, position_ids=branches.positions, use_cache=False, branches=branches).logits[0]
     with torch.no_grad():
-        first, second = (model(torch.tensor([fork.trunk + choice])).logits[0] for choice in fork.choices)
+        first, second = (model(torch.tensor([fork.trunk + choice])).logits[0] for choice in fork.branches)
     torch.testing.assert_close(logits[:11], first)
     torch.testing.assert_close(logits[11:14], second[8:])
 
