@@ -8,7 +8,7 @@ import torch
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels, on a CPU with NumPy: for tests. It has to be set before Triton is imported."""
+    """Whether Triton's interpreter runs the kernels, on a CPU with NumPy: for tests. To be set before Triton is imported."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
