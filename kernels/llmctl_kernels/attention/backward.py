@@ -5,30 +5,39 @@ Each gradient is summed by one program in one order, so that two runs give the s
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from llmctl_kernels.attention.blocks import key_gradient_blocks, query_gradient_blocks, shared_memory
 from llmctl_kernels.attention.forward import LOG2_E, limited, with_dense_rows
-from llmctl_kernels.attention.tiles import extent, load_tile, locate, product, seeing_queries, seen_keys, store_tile, visible
+from llmctl_kernels.attention.tiles import (
+    extent,
+    load_tile,
+    locate,
+    product,
+    rounded,
+    seeing_queries,
+    seen_keys,
+    store_tile,
+    visible,
+)
 from llmctl_kernels.runtime import block_of, interpreted
+from torch import Tensor
 
 
 @triton.jit
 def _gather_keys(
     query_gradient, queries, gradients, normalizer, mean, positions, key, value, start, stop, key_length, key_stride,
     value_stride, window, scale, D: tl.constexpr, BLOCK_D: tl.constexpr, KEYS: tl.constexpr, WINDOWED: tl.constexpr,
-    MASKED: tl.constexpr, UPCAST: tl.constexpr,
+    MASKED: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Adds what the keys from `start` to `stop` contribute to the gradient of a block of queries."""
     for first in range(start, stop, KEYS):
         keys = load_tile(key, first, key_length, key_stride, KEYS, D, BLOCK_D, MASKED)
         values = load_tile(value, first, key_length, value_stride, KEYS, D, BLOCK_D, MASKED)
-        weights = tl.exp2(product(queries, tl.trans(keys), UPCAST) * scale - normalizer[:, None])
+        weights = tl.exp2(product(queries, tl.trans(keys), INTERPRETED) * scale - normalizer[:, None])
         if MASKED:
             columns = first + tl.arange(0, KEYS)
             weights = tl.where(visible(positions[:, None], columns[None, :], window, WINDOWED), weights, 0.0)
-        score_gradient = weights * (product(gradients, tl.trans(values), UPCAST) - mean[:, None])
-        query_gradient += product(score_gradient.to(keys.dtype), keys, UPCAST)
+        score_gradient = weights * (product(gradients, tl.trans(values), INTERPRETED) - mean[:, None])
+        query_gradient += product(rounded(score_gradient, keys.dtype, INTERPRETED), keys, INTERPRETED)
     return query_gradient
 
 
@@ -37,7 +46,7 @@ def query_gradient_kernel(
     gradient, query, key, value, output, log_sum_exp, means, query_gradient, cu_seqlens_q, cu_seqlens_k, query_stride,
     query_head_stride, key_stride, key_head_stride, value_stride, value_head_stride, output_stride, rows, documents, window,
     scale, softmax_scale, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    WINDOWED: tl.constexpr, UPCAST: tl.constexpr,
+    WINDOWED: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head. Also writes `means` `[H, N]`, rowsum(gradient * output), for the other kernel.
 
@@ -70,24 +79,24 @@ def query_gradient_kernel(
     if WINDOWED:
         total = _gather_keys(
             total, queries, gradients, normalizer, mean, positions, key, value, begin, full, key_length, key_stride,
-            value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, True, UPCAST,
+            value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, True, INTERPRETED,
         )  # fmt: skip
     total = _gather_keys(
         total, queries, gradients, normalizer, mean, positions, key, value, full, ragged, key_length, key_stride,
-        value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, False, UPCAST,
+        value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, False, INTERPRETED,
     )  # fmt: skip
     total = _gather_keys(
         total, queries, gradients, normalizer, mean, positions, key, value, ragged, end, key_length, key_stride,
-        value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, True, UPCAST,
+        value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, True, INTERPRETED,
     )  # fmt: skip
-    store_tile(query_gradient + offset, total * softmax_scale, first, length, output_stride, ROWS, D, BLOCK_D)
+    store_tile(query_gradient + offset, total * softmax_scale, first, length, output_stride, ROWS, D, BLOCK_D, INTERPRETED)
 
 
 @triton.jit
 def _gather_queries(
     key_gradient, value_gradient, keys, values, numbers, query, gradient, log_sum_exp, means, start, stop, shift, length,
     query_stride, output_stride, window, scale, D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr,
-    WINDOWED: tl.constexpr, MASKED: tl.constexpr, UPCAST: tl.constexpr,
+    WINDOWED: tl.constexpr, MASKED: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Adds what the queries from `start` to `stop` contribute to the gradients of a block of keys.
 
@@ -99,12 +108,12 @@ def _gather_queries(
         gradients = load_tile(gradient, first, length, output_stride, ROWS, D, BLOCK_D, MASKED)
         normalizer = tl.load(log_sum_exp + rows, mask=rows < length, other=float("inf"))
         mean = tl.load(means + rows, mask=rows < length, other=0.0)
-        weights = tl.exp2(product(keys, tl.trans(queries), UPCAST) * scale - normalizer[None, :])
+        weights = tl.exp2(product(keys, tl.trans(queries), INTERPRETED) * scale - normalizer[None, :])
         if MASKED:
             weights = tl.where(visible((shift + rows)[None, :], numbers[:, None], window, WINDOWED), weights, 0.0)
-        value_gradient += product(weights.to(gradients.dtype), gradients, UPCAST)
-        score_gradient = weights * (product(values, tl.trans(gradients), UPCAST) - mean[None, :])
-        key_gradient += product(score_gradient.to(queries.dtype), queries, UPCAST)
+        value_gradient += product(rounded(weights, gradients.dtype, INTERPRETED), gradients, INTERPRETED)
+        score_gradient = weights * (product(values, tl.trans(gradients), INTERPRETED) - mean[None, :])
+        key_gradient += product(rounded(score_gradient, queries.dtype, INTERPRETED), queries, INTERPRETED)
     return key_gradient, value_gradient
 
 
@@ -113,7 +122,7 @@ def key_gradient_kernel(
     gradient, query, key, value, log_sum_exp, means, key_gradient, value_gradient, cu_seqlens_q, cu_seqlens_k, query_stride,
     query_head_stride, key_stride, key_head_stride, value_stride, value_head_stride, output_stride, gradient_stride, rows,
     key_rows, documents, window, scale, softmax_scale, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
-    ROWS: tl.constexpr, KEYS: tl.constexpr, WINDOWED: tl.constexpr, UPCAST: tl.constexpr,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, WINDOWED: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """One block of keys of one head of keys, and the queries of all heads that go with it."""
     slot = tl.program_id(0)  # the starts of documents are seen by most queries, and stand first
@@ -141,19 +150,21 @@ def key_gradient_kernel(
         of_mean = means + head * rows + start
         key_total, value_total = _gather_queries(
             key_total, value_total, keys, values, numbers, of_query, of_gradient, of_normalizer, of_mean, begin, full, shift,
-            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, True, UPCAST,
+            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, True, INTERPRETED,
         )  # fmt: skip
         key_total, value_total = _gather_queries(
             key_total, value_total, keys, values, numbers, of_query, of_gradient, of_normalizer, of_mean, full, ragged, shift,
-            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, False, UPCAST,
+            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, False, INTERPRETED,
         )  # fmt: skip
         key_total, value_total = _gather_queries(
             key_total, value_total, keys, values, numbers, of_query, of_gradient, of_normalizer, of_mean, ragged, end, shift,
-            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, True, UPCAST,
+            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, True, INTERPRETED,
         )  # fmt: skip
     offset = key_start.to(tl.int64) * gradient_stride + key_head * D
-    store_tile(key_gradient + offset, key_total * softmax_scale, first, key_length, gradient_stride, KEYS, D, BLOCK_D)
-    store_tile(value_gradient + offset, value_total, first, key_length, gradient_stride, KEYS, D, BLOCK_D)
+    store_tile(
+        key_gradient + offset, key_total * softmax_scale, first, key_length, gradient_stride, KEYS, D, BLOCK_D, INTERPRETED
+    )
+    store_tile(value_gradient + offset, value_total, first, key_length, gradient_stride, KEYS, D, BLOCK_D, INTERPRETED)
 
 
 def attention_backward(
@@ -170,7 +181,7 @@ def attention_backward(
     key_gradient, value_gradient = key.new_empty(key.shape), value.new_empty(value.shape)
     means = log_sum_exp.new_empty(log_sum_exp.shape)
     sizes = {"GROUP": heads // key_heads, "D": size, "BLOCK_D": block_of(size, 16)}
-    flags = {"WINDOWED": window is not None, "UPCAST": interpreted()}
+    flags = {"WINDOWED": window is not None, "INTERPRETED": interpreted()}
     strides = (*query.stride()[:2], *key.stride()[:2], *value.stride()[:2], output.stride(0))
     numbers = (documents, limited(window, key), scale * LOG2_E, scale)
     available = shared_memory(query.device)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-
 from llmctl_kernels.runtime import block_of, interpreted
 
 HOPPER_SHARED_MEMORY = 227 * 1024
@@ -23,6 +22,10 @@ class Blocks:
     stages: int
 
 
+INTERPRETED = Blocks(16, 16, 1, 1)
+"""Under the interpreter: several blocks at the sizes of tests."""
+
+
 @lru_cache
 def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that one program can take on a device."""
@@ -37,37 +40,48 @@ def forward_blocks(head_size: int, dtype: torch.dtype, available: int = HOPPER_S
     In bfloat16 with a head size of 128: queries 128 * 128 * 2 B = 32 KiB, keys and values 2 * 64 * 128 * 2 B = 32 KiB a
     stage; 3 stages make 128 KiB of Hopper's 227, and 2 make 96 KiB of the 99 that GPUs for desktops have.
     """
-    return _blocks(128, 64, head_size, dtype, available, held_tiles=1, rows_are_held=True)
+    if interpreted():
+        return INTERPRETED
+    rows, keys = (32, 32) if dtype == torch.float32 else (128, 64)
+    rows, keys, stages = _fitting(rows, keys, 1, head_size, dtype, available)
+    # 4 warps let two programs share a multiprocessor's registers where the head is small, and one's softmax hide the other's
+    return Blocks(rows, keys, 4 if head_size <= 64 else 8, stages)
 
 
 def query_gradient_blocks(head_size: int, dtype: torch.dtype, available: int = HOPPER_SHARED_MEMORY) -> Blocks:
     """Held: queries and gradients of the output. Streamed: keys and values.
 
-    In bfloat16 with a head size of 128: held 2 * 32 KiB, 32 KiB a stage.
+    In bfloat16 with a head size of 128: held 2 * 32 KiB, 32 KiB a stage, 160 KiB in 3 stages. With 256: 128 and 32 KiB.
     """
-    return _blocks(128, 64, head_size, dtype, available, held_tiles=2, rows_are_held=True)
+    if interpreted():
+        return INTERPRETED
+    rows, keys = (32, 32) if dtype == torch.float32 else (128, 64 if head_size <= 128 else 32)
+    rows, keys, stages = _fitting(rows, keys, 2, head_size, dtype, available)
+    return Blocks(rows, keys, 8, stages)
 
 
 def key_gradient_blocks(head_size: int, dtype: torch.dtype, available: int = HOPPER_SHARED_MEMORY) -> Blocks:
     """Held: keys and values. Streamed: queries and gradients of the output.
 
-    With a head size of 128 the two sums take 2 * 128 * 128 floats: 128 registers of each of 256 threads, of 255 that it has.
+    The two sums of 128 keys and a head size of 128 take 2 * 128 * 128 floats: 128 registers of each of 256 threads, of 255
+    that it has. 64 queries at a time would spill the rest, 32 do not. In bfloat16: held 2 * 32 KiB, 16 KiB a stage.
     """
-    return _blocks(128, 64, head_size, dtype, available, held_tiles=2, rows_are_held=False)
-
-
-def _blocks(
-    held: int, streamed: int, head_size: int, dtype: torch.dtype, available: int, held_tiles: int, rows_are_held: bool
-) -> Blocks:
     if interpreted():
-        return Blocks(16, 16, 1, 1)  # several blocks at the sizes of tests
+        return INTERPRETED
+    keys, rows = (32, 32) if dtype == torch.float32 else (128 if head_size <= 128 else 64, 32)
+    keys, rows, stages = _fitting(keys, rows, 2, head_size, dtype, available)
+    return Blocks(rows, keys, 8, stages)
+
+
+def _fitting(
+    held: int, streamed: int, held_tiles: int, head_size: int, dtype: torch.dtype, available: int
+) -> tuple[int, int, int]:
+    """Held and streamed rows and stages that fit in shared memory; the greater number is halved until they do."""
     width = block_of(head_size, 16)
-    if dtype == torch.float32:  # products of floats do without tensor cores, and unroll to one instruction a term
-        held, streamed = 32, 32
-    elif width > 128:
-        held, streamed = held // 2, streamed // 2
-    held_bytes = held_tiles * held * width * dtype.itemsize
-    stage_bytes = 2 * streamed * width * dtype.itemsize
-    stages = min(3, max(1, (available - ROOM - held_bytes) // stage_bytes))
-    warps = 4 if dtype == torch.float32 else 8
-    return Blocks(held, streamed, warps, stages) if rows_are_held else Blocks(streamed, held, warps, stages)
+    if dtype == torch.float32 and width > 64:
+        held, streamed = 16, 16  # products of float32 go without tensor cores, and unroll to an instruction per term
+    bytes_per_row = width * dtype.itemsize
+    while (held_tiles * held + 2 * streamed) * bytes_per_row > available - ROOM and max(held, streamed) > 16:
+        held, streamed = (held // 2, streamed) if held >= streamed else (held, streamed // 2)
+    stages = (available - ROOM - held_tiles * held * bytes_per_row) // (2 * streamed * bytes_per_row)
+    return held, streamed, min(3, max(1, stages))

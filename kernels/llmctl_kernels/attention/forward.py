@@ -5,11 +5,10 @@ from math import log2
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from llmctl_kernels.attention.blocks import forward_blocks, shared_memory
-from llmctl_kernels.attention.tiles import extent, load_tile, locate, product, seen_keys, store_tile, visible
+from llmctl_kernels.attention.tiles import extent, load_tile, locate, product, rounded, seen_keys, store_tile, visible
 from llmctl_kernels.runtime import block_of, interpreted
+from torch import Tensor
 
 LOG2_E = log2(2.718281828459045)
 
@@ -18,12 +17,12 @@ LOG2_E = log2(2.718281828459045)
 def _attend(
     weighted, peak, total, queries, positions, key, value, start, stop, key_length, key_stride, value_stride, window, scale,
     D: tl.constexpr, BLOCK_D: tl.constexpr, KEYS: tl.constexpr, WINDOWED: tl.constexpr, MASKED: tl.constexpr,
-    UPCAST: tl.constexpr,
+    INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Takes the keys from `start` to `stop` into the weighted sum of values, the greatest score and the sum of weights."""
     for first in range(start, stop, KEYS):
         keys = load_tile(key, first, key_length, key_stride, KEYS, D, BLOCK_D, MASKED)
-        scores = product(queries, tl.trans(keys), UPCAST)
+        scores = product(queries, tl.trans(keys), INTERPRETED)
         if MASKED:
             columns = first + tl.arange(0, KEYS)
             scores = tl.where(visible(positions[:, None], columns[None, :], window, WINDOWED), scores, float("-inf"))
@@ -32,7 +31,7 @@ def _attend(
         correction = tl.exp2(peak - new_peak)
         total = total * correction + tl.sum(weights, 1)
         values = load_tile(value, first, key_length, value_stride, KEYS, D, BLOCK_D, MASKED)
-        weighted = weighted * correction[:, None] + product(weights.to(values.dtype), values, UPCAST)
+        weighted = weighted * correction[:, None] + product(rounded(weights, values.dtype, INTERPRETED), values, INTERPRETED)
         peak = new_peak
     return weighted, peak, total
 
@@ -42,7 +41,7 @@ def forward_kernel(
     query, key, value, output, log_sum_exp, cu_seqlens_q, cu_seqlens_k, query_stride, query_head_stride, key_stride,
     key_head_stride, value_stride, value_head_stride, output_stride, rows, documents, window, scale,
     GROUP: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    WINDOWED: tl.constexpr, UPCAST: tl.constexpr,
+    WINDOWED: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head. `scale` includes log2(e): powers of 2 are what a GPU has an instruction for."""
     # the ends of documents see most keys: first, so that no long program is left alone at the end
@@ -68,21 +67,21 @@ def forward_kernel(
     if WINDOWED:
         weighted, peak, total = _attend(
             weighted, peak, total, queries, positions, key, value, begin, full, key_length, key_stride, value_stride, window,
-            scale, D, BLOCK_D, KEYS, WINDOWED, True, UPCAST,
+            scale, D, BLOCK_D, KEYS, WINDOWED, True, INTERPRETED,
         )  # fmt: skip
     weighted, peak, total = _attend(
         weighted, peak, total, queries, positions, key, value, full, ragged, key_length, key_stride, value_stride, window,
-        scale, D, BLOCK_D, KEYS, WINDOWED, False, UPCAST,
+        scale, D, BLOCK_D, KEYS, WINDOWED, False, INTERPRETED,
     )  # fmt: skip
     weighted, peak, total = _attend(
         weighted, peak, total, queries, positions, key, value, ragged, end, key_length, key_stride, value_stride, window,
-        scale, D, BLOCK_D, KEYS, WINDOWED, True, UPCAST,
+        scale, D, BLOCK_D, KEYS, WINDOWED, True, INTERPRETED,
     )  # fmt: skip
 
     has_keys = total > 0
     total = tl.where(has_keys, total, 1.0)
     output += start.to(tl.int64) * output_stride + head * D
-    store_tile(output, weighted / total[:, None], first, length, output_stride, ROWS, D, BLOCK_D)
+    store_tile(output, weighted / total[:, None], first, length, output_stride, ROWS, D, BLOCK_D, INTERPRETED)
     # without a key the weights are 2 ** (score - inf) = 0 in the backward pass
     normalizer = tl.where(has_keys, peak + tl.log2(total), float("inf"))
     numbers = first + tl.arange(0, ROWS)
@@ -103,7 +102,7 @@ def attention_forward(
         query, key, value, output, log_sum_exp, cu_seqlens_q, cu_seqlens_k, query.stride(0), query.stride(1), key.stride(0),
         key.stride(1), value.stride(0), value.stride(1), output.stride(0), rows, documents, limited(window, key), scale * LOG2_E,
         GROUP=heads // key.shape[1], D=size, BLOCK_D=block_of(size, 16), ROWS=blocks.rows, KEYS=blocks.keys,
-        WINDOWED=window is not None, UPCAST=interpreted(), num_warps=blocks.warps, num_stages=blocks.stages,
+        WINDOWED=window is not None, INTERPRETED=interpreted(), num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     return output, log_sum_exp
 

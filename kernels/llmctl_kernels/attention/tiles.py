@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def load_tile(pointer, first, length, stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, RAGGED: tl.constexpr):
-    """Rows `first` to `first + ROWS` of a document `[length, D]`, zeros beyond its edges. Without RAGGED all rows have to exist."""
+    """Rows `first` to `first + ROWS` of a document `[length, D]`, zeros beyond its edges. Without RAGGED all have to exist."""
     rows = tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK_D)
     # 64 bits for the tile's first row and 32 for the places inside: wide offsets of every element would cost registers
@@ -23,18 +23,30 @@ def load_tile(pointer, first, length, stride, ROWS: tl.constexpr, D: tl.constexp
 
 
 @triton.jit
-def store_tile(pointer, tile, first, length, stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+def store_tile(
+    pointer, tile, first, length, stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, INTERPRETED: tl.constexpr
+):  # fmt: skip
     """Writes a tile as rows `first` to `first + ROWS` of a document `[length, D]`, as far as these exist."""
     rows = tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK_D)
     pointers = pointer + tl.cast(first, tl.int64) * stride + (rows[:, None] * stride + columns[None, :])
-    tl.store(pointers, tile.to(pointer.dtype.element_ty), mask=(first + rows < length)[:, None] & (columns < D)[None, :])
+    tile = rounded(tile, pointer.dtype.element_ty, INTERPRETED)
+    tl.store(pointers, tile, mask=(first + rows < length)[:, None] & (columns < D)[None, :])
 
 
 @triton.jit
-def product(left, right, UPCAST: tl.constexpr):
-    """`left @ right` of one dtype, in float32. UPCAST is for Triton's interpreter, whose product of bfloat16 is wrong."""
-    if UPCAST:
+def rounded(tile, dtype: tl.constexpr, INTERPRETED: tl.constexpr):
+    """A tile of float32 in a dtype, to nearest even."""
+    if INTERPRETED and dtype == tl.bfloat16:  # Triton's interpreter cuts the last bits off
+        bits = tile.to(tl.uint32, bitcast=True)
+        tile = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
+    return tile.to(dtype)
+
+
+@triton.jit
+def product(left, right, INTERPRETED: tl.constexpr):
+    """`left @ right` of one dtype, in float32."""
+    if INTERPRETED:  # Triton's interpreter takes the bits of bfloat16 for integers here
         left = left.to(tl.float32)
         right = right.to(tl.float32)
     return tl.dot(left, right, input_precision="ieee")
