@@ -1,5 +1,6 @@
 """RMSNorm and the additions beside it: the kernels against float64, and the plain forms against the models' own modules, bit for
-bit."""
+bit. Triton's interpreter (3.9) cuts fp32 off to bf16, which a GPU rounds: where single roundings count, kernels are tested in
+fp16."""
 
 from collections.abc import Callable
 from functools import partial
@@ -76,8 +77,8 @@ def test_the_gradient_of_the_weight_is_summed_in_fp32(device: torch.device) -> N
     """Of 3000 equal rows: a sum in bf16 would stand still at 256."""
     x = torch.ones(3000, 7, dtype=torch.bfloat16, device=device)
     weight = torch.ones(7, dtype=torch.bfloat16, device=device, requires_grad=True)
-    rms_norm(x, weight, 0.0).sum().backward()
-    torch.testing.assert_close(weight.grad, torch.full_like(weight, 3000), rtol=2**-8, atol=0)
+    rms_norm(x, weight, EPS).sum().backward()
+    torch.testing.assert_close(weight.grad, torch.full_like(weight, 3000), rtol=2**-7, atol=0)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -156,8 +157,18 @@ def of_model(name: str, x: Tensor, weight: Tensor) -> Tensor:
     return norm(x).detach()
 
 
-@pytest.mark.parametrize("weight_kind", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "weight_kind"),
+    [
+        (torch.float32, torch.float32),
+        (torch.float32, torch.bfloat16),
+        (torch.float16, torch.float16),
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.float32),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_order_of_rounding_is_the_models(
     name: str, kind: torch.dtype, weight_kind: torch.dtype, device: torch.device
@@ -168,13 +179,13 @@ def test_the_order_of_rounding_is_the_models(
     assert torch.equal(plain_rms_norm(x, weight, EPS, **settings), expected)
     found = rms_norm(x, weight, EPS, **settings)
     assert found.dtype == expected.dtype
-    if kind == torch.bfloat16:  # a mean summed in another order moves few values over a border of rounding
+    if kind == torch.float16:  # a mean summed in another order moves few values over a border of rounding
         assert (found == expected).float().mean() > 0.98
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6 if kind == torch.float32 else 2**-7)
+    assert (found - expected).float().norm() < 2 * torch.finfo(kind).eps * expected.float().norm()
 
 
 def test_orders_of_rounding_differ(device: torch.device) -> None:
-    x, weight = normal(40, 100, device=device, kind=torch.bfloat16), normal(100, device=device, seed=1, kind=torch.bfloat16)
+    x, weight = normal(40, 100, device=device, kind=torch.float16), normal(100, device=device, seed=1, kind=torch.float16)
     first, after = (rms_norm(x, weight, EPS, cast_first) for cast_first in (True, False))
     assert (first != after).float().mean() > 0.1
 
@@ -182,15 +193,15 @@ def test_orders_of_rounding_differ(device: torch.device) -> None:
 @pytest.mark.parametrize("cast_first", [True, False])
 @pytest.mark.parametrize("name", ["add_rms_norm", "rms_norm_add"])
 def test_mixed_types_as_under_autocast(name: str, cast_first: bool, device: torch.device) -> None:
-    """The residual stream and the weight in fp32, the sublayer's output in bf16: gradients in each tensor's type."""
+    """The residual stream and the weight in fp32, the sublayer's output in two bytes: gradients in each tensor's type."""
     tensors = tensors_of(name, (9, 100), device)
-    tensors[0] = tensors[0].bfloat16()
+    tensors[0] = tensors[0].half()
     found, expected = (
         outputs_and_gradients(partial(form[name], eps=EPS, cast_first=cast_first), tensors) for form in (FORMS, PLAIN)
     )
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
-        torch.testing.assert_close(one, other, atol=1e-2, rtol=2**-7)
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=2**-9)
 
 
 def test_the_offset_of_the_weight(device: torch.device) -> None:
