@@ -188,9 +188,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...], normed:
 
 def _gradients(ctx: Any, gradient: Tensor, sum_gradient: Tensor | None, of_weight: bool) -> tuple[Tensor, Tensor | None]:
     x, weight, inverse_rms = ctx.saved_tensors
-    of_x, of_scale = _rms_norm_backward(
-        gradient, sum_gradient, x, weight, inverse_rms, of_weight, ctx.cast_first, ctx.offset
-    )
+    of_x, of_scale = _rms_norm_backward(gradient, sum_gradient, x, weight, inverse_rms, of_weight, ctx.cast_first, ctx.offset)
     return of_x, of_scale if of_weight else None
 
 

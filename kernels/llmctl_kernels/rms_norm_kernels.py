@@ -1,5 +1,7 @@
 """Triton kernels of RMSNorm, with the residual stream's addition before or after it. A program takes whole rows."""
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -79,8 +81,8 @@ def backward_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """gradient, sum_gradient, x, x_gradient [rows, columns]; partial [programs, columns] fp32: each program's share of the weight's
-    gradient. With n = x / rms(x) and g = gradient * weight, the gradient of x is (g - n * mean(g * n)) / rms(x)."""
+    """gradient, sum_gradient, x, x_gradient [rows, columns]; partial [programs, columns] fp32: each program's share of the
+    weight's gradient. With n = x / rms(x) and g = gradient * weight, the gradient of x is (g - n * mean(g * n)) / rms(x)."""
     column = tl.arange(0, BLOCK)
     scale = tl.load(weight + column, mask=column < columns, other=0.0).to(tl.float32) + offset
     shares = tl.zeros([ROWS, BLOCK], dtype=tl.float32)
@@ -137,7 +139,8 @@ def forward(
     rows = x.numel() // columns
     tile_rows, block, warps = tile_of(columns)
     normed = torch.promote_types(x.dtype, weight.dtype) if cast_first else x.dtype
-    forward_kernel[(triton.cdiv(rows, tile_rows),)](
+    launch: Any = forward_kernel[(triton.cdiv(rows, tile_rows),)]
+    launch(
         x,
         x if residual is None else residual,
         weight,
@@ -176,7 +179,8 @@ def backward(
     programs = min(triton.cdiv(rows, tile_rows), most_programs(x.device, warps))
     partial = weight.new_empty(programs if of_weight else 0, columns, dtype=torch.float32)
     if programs:
-        backward_kernel[(programs,)](
+        launch: Any = backward_kernel[(programs,)]
+        launch(
             gradient,
             gradient if sum_gradient is None else sum_gradient,
             x,

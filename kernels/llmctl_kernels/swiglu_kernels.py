@@ -1,5 +1,7 @@
 """Triton kernels of SwiGLU's elementwise part."""
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -37,12 +39,12 @@ def backward_kernel(gradient, gate, up, gate_gradient, up_gradient, size, BLOCK:
 def forward(gate: Tensor, up: Tensor, out: Tensor) -> None:
     """Fill `out`. All are contiguous."""
     if size := gate.numel():
-        forward_kernel[(triton.cdiv(size, BLOCK),)](gate, up, out, size, BLOCK=BLOCK, num_warps=WARPS)
+        launch: Any = forward_kernel[(triton.cdiv(size, BLOCK),)]
+        launch(gate, up, out, size, BLOCK=BLOCK, num_warps=WARPS)
 
 
 def backward(gradient: Tensor, gate: Tensor, up: Tensor, gate_gradient: Tensor, up_gradient: Tensor) -> None:
     """Fill the gradients of `gate` and `up`. All are contiguous."""
     if size := gate.numel():
-        backward_kernel[(triton.cdiv(size, BLOCK),)](
-            gradient, gate, up, gate_gradient, up_gradient, size, BLOCK=BLOCK, num_warps=WARPS
-        )
+        launch: Any = backward_kernel[(triton.cdiv(size, BLOCK),)]
+        launch(gradient, gate, up, gate_gradient, up_gradient, size, BLOCK=BLOCK, num_warps=WARPS)

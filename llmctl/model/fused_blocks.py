@@ -8,16 +8,20 @@ gathered it.
 from functools import lru_cache
 from typing import Any
 
-from llmctl_kernels.rms_norm import add_rms_norm, rms_norm, rms_norm_add
-from llmctl_kernels.swiglu import swiglu
 from torch import Tensor, nn
 
 from llmctl.model.loss import base_model
+from llmctl_kernels.rms_norm import add_rms_norm, rms_norm, rms_norm_add
+from llmctl_kernels.swiglu import swiglu
 
+KNOWN = "Olmo 2 and 3, Llama, Mistral, Qwen 2 and 3"
 NORM_BEFORE = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 """Blocks that norm what a sublayer reads; they round before the norm's weight multiplies."""
 NORM_AFTER = ("Olmo2DecoderLayer", "Olmo3DecoderLayer")
 """Blocks that norm what a sublayer gives; they round after the weight has multiplied."""
+GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP", "Olmo2MLP", "Olmo3MLP")
+"""By name: others have the same parts, and multiply by more (Falcon H1)."""
+SILU = ("SiLU", "SiLUActivation")
 
 
 def fuse_norms(model: nn.Module) -> str | None:
@@ -27,10 +31,10 @@ def fuse_norms(model: nn.Module) -> str | None:
     """
     base = base_model(model)
     layers = _layers(base)
-    kinds = sorted({type(layer).__name__ for layer in layers})
-    if not kinds or not set(kinds) <= {*NORM_BEFORE, *NORM_AFTER}:
-        return f"fused norms know the blocks of Olmo 2 and 3, Llama, Mistral, Qwen 2 and 3, and not {' or '.join(kinds) or 'none'}"
-    after = set(kinds) <= set(NORM_AFTER)
+    kinds = {type(layer).__name__ for layer in layers}
+    if not kinds or not kinds <= {*NORM_BEFORE, *NORM_AFTER}:
+        return f"fused norms know the blocks of {KNOWN}, and not {_listed(kinds)}"
+    after = kinds <= set(NORM_AFTER)
     for layer in layers:
         _turn(layer, _norm_after if after else _norm_before)
     for module in base.modules():
@@ -44,10 +48,12 @@ def fuse_swiglu(model: nn.Module) -> str | None:
 
     To be called before their `forward` is wrapped, as by tiles. Gives the reason if the model stays as it is.
     """
-    layers = [getattr(layer, "mlp", None) for layer in _layers(base_model(model))]
-    if not layers or not all(map(_is_swiglu, layers)):
-        kinds = sorted({type(layer).__name__ for layer in layers if not _is_swiglu(layer)})
-        return f"fused SwiGLU knows feed-forward layers of gate_proj, up_proj, down_proj and silu, and not {' or '.join(kinds)}"
+    layers: list[Any] = [getattr(layer, "mlp", None) for layer in _layers(base_model(model))]
+    others = {
+        _described(layer) for layer in layers if type(layer).__name__ not in GATED or type(layer.act_fn).__name__ not in SILU
+    }
+    if not layers or others:
+        return f"fused SwiGLU knows the feed-forward layers of {KNOWN} with silu, and not {_listed(others)}"
     for layer in layers:
         _turn(layer, _feed_forward)
     return None
@@ -57,9 +63,13 @@ def _layers(base: Any) -> list[Any]:
     return list(getattr(getattr(base, base.base_model_prefix, None), "layers", []))
 
 
-def _is_swiglu(layer: Any) -> bool:
-    named = all(isinstance(getattr(layer, name, None), nn.Module) for name in ("gate_proj", "up_proj", "down_proj"))
-    return named and type(getattr(layer, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
+def _described(layer: Any) -> str:
+    activation = getattr(layer, "act_fn", None)
+    return type(layer).__name__ + (f" with {type(activation).__name__}" if activation else "")
+
+
+def _listed(kinds: set[str]) -> str:
+    return " or ".join(sorted(kinds)) or "a model without blocks"
 
 
 def _turn(module: Any, forward: Any) -> None:

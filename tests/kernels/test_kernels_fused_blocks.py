@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from llmctl.model.fused_blocks import fuse_norms, fuse_swiglu
 from llmctl.train.prepare import checkpoint_activations, layers_of
-from torch import Tensor, nn
 
 FAMILIES = ["olmo2", "olmo3", "llama", "mistral", "qwen2", "qwen3"]
 SIZES = {
@@ -72,7 +73,7 @@ def test_every_norm_and_activation_is_computed_by_the_fused_functions(
 ) -> None:
     from llmctl.model import fused_blocks
 
-    calls = dict.fromkeys(("rms_norm", "add_rms_norm", "rms_norm_add", "swiglu"), 0)
+    calls: dict[str, int] = dict.fromkeys(("rms_norm", "add_rms_norm", "rms_norm_add", "swiglu"), 0)
 
     def counted(name: str) -> Callable[..., Any]:
         original = getattr(fused_blocks, name)
@@ -97,14 +98,14 @@ def test_activation_checkpoints_give_the_same_gradients(family: str, device: tor
     checkpoint_activations(model)
     runs = []
     for layer in layers_of(model):
-        layer.mlp.register_forward_hook(lambda *_: runs.append(1))
+        layer.mlp.register_forward_pre_hook(lambda *_: runs.append(1))
     close(logits_and_gradients(model, device), logits_and_gradients(plain, device))
     assert len(runs) == 4
 
 
 @pytest.mark.parametrize("family", ["olmo3", "llama"])
 def test_a_compiled_copy_of_a_fused_model(family: str, device: torch.device) -> None:
-    plain = tiny(family, device)
+    plain = tiny(family, device, num_hidden_layers=1)
     model = copy.deepcopy(fused(plain))
     for layer in layers_of(model):
         layer.compile(fullgraph=True, backend="aot_eager")
@@ -150,11 +151,18 @@ def test_fused_twice_is_fused_once(device: torch.device) -> None:
     assert type(layers_of(model)[0]) is type(layers_of(model)[1])
 
 
-@pytest.mark.parametrize(("family", "function"), [("gemma3_text", fuse_norms), ("gemma3_text", fuse_swiglu), ("gpt_neox", fuse_norms)])
+@pytest.mark.parametrize("function", [fuse_norms, fuse_swiglu])
+@pytest.mark.parametrize(("family", "named"), [("gemma3_text", "Gemma3"), ("gpt_neox", "GPTNeoX")])
 def test_another_architecture_stays_as_it_is_for_a_reason(
-    family: str, function: Callable[[nn.Module], str | None], device: torch.device
+    family: str, named: str, function: Callable[[nn.Module], str | None], device: torch.device
 ) -> None:
     model = tiny(family, device)
     kinds = [type(module) for module in model.modules()]
-    assert "and not" in (function(model) or "")
+    assert f"and not {named}" in (function(model) or "")
     assert [type(module) for module in model.modules()] == kinds
+
+
+def test_another_activation_stays_as_it_is_for_a_reason(device: torch.device) -> None:
+    model = tiny("llama", device, hidden_act="gelu")
+    assert fuse_swiglu(model).endswith("and not LlamaMLP with GELUActivation")
+    assert type(layers_of(model)[0].mlp).__bases__ == (nn.Module,)

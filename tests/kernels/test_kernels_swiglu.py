@@ -1,13 +1,14 @@
-"""silu(gate) * up: the kernel against float64, and against what the models compute, rounding by rounding. Triton's interpreter (3.9)
-cuts fp32 off to bf16, which a GPU rounds: single roundings are tested in fp16."""
+"""silu(gate) * up: the kernel against float64, and against what the models compute, rounding by rounding. Triton's interpreter
+(3.9) cuts fp32 off to bf16, which a GPU rounds: single roundings are tested in fp16."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from llmctl_kernels import swiglu as module
-from llmctl_kernels.swiglu import plain_swiglu, swiglu
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from llmctl_kernels import swiglu as module
+from llmctl_kernels.swiglu import plain_swiglu, swiglu
 
 
 def normal(*shape: int, device: torch.device, seed: int = 0, kind: torch.dtype = torch.float32) -> Tensor:
