@@ -11,6 +11,7 @@ from llmctl_kernels import runtime
 
 @torch.compiler.assume_constant_result
 def _runs(device_type: str) -> bool:
+    """A constant to `torch.compile`, which need not trace how modules and devices are looked up."""
     return runtime.missing(device_type) is None
 
 
