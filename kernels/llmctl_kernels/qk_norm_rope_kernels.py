@@ -27,13 +27,12 @@ def _tile(HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, ROTATED: tl.constexpr, B
 
 
 @triton.jit
-def _inverse_rms(values, eps, HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, NORM: tl.constexpr):
-    squares = tl.sum(values * values, axis=1)
+def _mean(values, HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, NORM: tl.constexpr):
+    """Of each head, [BLOCK_HEADS, 1], or of all, [1, 1]; what is masked out has to be 0."""
+    sums = tl.sum(values, axis=1, keep_dims=True)
     if NORM == 2:
-        inverse = tl.rsqrt(tl.sum(squares, axis=0) / (HEADS * HEAD_SIZE) + eps)
-    else:
-        inverse = tl.rsqrt(squares / HEAD_SIZE + eps)[:, None]
-    return inverse
+        sums = tl.sum(sums, axis=0, keep_dims=True) / HEADS
+    return sums / HEAD_SIZE
 
 
 @triton.jit
@@ -42,15 +41,6 @@ def _weigh(normed, weight, kind: tl.constexpr, CAST_FIRST: tl.constexpr):
     if CAST_FIRST:
         normed = normed.to(kind).to(tl.float32)
     return (normed * weight).to(kind).to(tl.float32)
-
-
-@triton.jit
-def _weight_places(heads, places, HEAD_SIZE: tl.constexpr, NORM: tl.constexpr):
-    if NORM == 2:
-        offsets = heads * HEAD_SIZE + places
-    else:
-        offsets = heads * 0 + places
-    return offsets
 
 
 @triton.jit
@@ -65,10 +55,11 @@ def _turn(
     values = tl.load(source + places, mask=within, other=0.0).to(tl.float32)
     others = tl.load(source + partners, mask=turned, other=0.0).to(tl.float32)
     if NORM != 0:
-        inverse = _inverse_rms(values, eps, HEADS, HEAD_SIZE, NORM)
-        scales = tl.load(weight + _weight_places(heads, places, HEAD_SIZE, NORM), mask=within, other=0.0).to(tl.float32)
+        inverse = tl.rsqrt(_mean(values * values, HEADS, HEAD_SIZE, NORM) + eps)
+        weight += heads * (HEAD_SIZE if NORM == 2 else 0)
+        scales = tl.load(weight + places, mask=within, other=0.0).to(tl.float32)
         values = _weigh(values * inverse, scales, kind, CAST_FIRST)
-        scales = tl.load(weight + _weight_places(heads, partners, HEAD_SIZE, NORM), mask=turned, other=0.0).to(tl.float32)
+        scales = tl.load(weight + partners, mask=turned, other=0.0).to(tl.float32)
         others = _weigh(others * inverse, scales, kind, CAST_FIRST)
     rotated = places < ROTATED
     cosine = tl.load(cos + row * cos_stride + places, mask=rotated, other=1.0).to(tl.float32)
@@ -106,7 +97,7 @@ def _turn_back(
 ):  # fmt: skip
     heads, places, partners, within, turned = _tile(HEADS, HEAD_SIZE, ROTATED, BLOCK_HEADS, BLOCK)
     rotated = places < ROTATED
-    spots = _weight_places(heads, places, HEAD_SIZE, NORM)
+    spots = heads * (HEAD_SIZE if NORM == 2 else 0) + places
     of_weight = tl.zeros([BLOCK_HEADS, BLOCK], tl.float32)
     if NORM != 0:
         scales = tl.load(weight + spots, mask=within, other=0.0).to(tl.float32)
@@ -121,16 +112,12 @@ def _turn_back(
         result = own * cosine + tl.where(places < ROTATED // 2, others, -others) * sine
         if NORM != 0:
             values = tl.load(source + row * row_stride + heads * HEAD_SIZE + places, mask=within, other=0.0).to(tl.float32)
-            inverse = _inverse_rms(values, eps, HEADS, HEAD_SIZE, NORM)
+            inverse = tl.rsqrt(_mean(values * values, HEADS, HEAD_SIZE, NORM) + eps)
             normed = tl.where(within, values * inverse, 0.0)  # with an eps of 0, rows beyond the heads are 0 * infinity
             if OF_WEIGHT:
                 of_weight += result * normed
             result *= scales
-            products = tl.sum(result * normed, axis=1)
-            if NORM == 2:
-                mean = tl.sum(products, axis=0) / (HEADS * HEAD_SIZE)
-            else:
-                mean = (products / HEAD_SIZE)[:, None]
+            mean = _mean(result * normed, HEADS, HEAD_SIZE, NORM)
             result = (result - normed * mean) * inverse
         target = out + row * HEADS * HEAD_SIZE + heads * HEAD_SIZE + places
         tl.store(target, result.to(out.dtype.element_ty), mask=within)

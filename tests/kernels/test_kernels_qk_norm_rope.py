@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch.utils.checkpoint import checkpoint
-
 from llmctl_kernels.qk_norm_rope import plain_qk_norm_rope, qk_norm_rope
+from torch.utils.checkpoint import checkpoint
 
 EPS = 1e-5
 TOLERANCE = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (2e-2, 3e-2), torch.float16: (3e-3, 4e-3)}
@@ -173,9 +172,14 @@ def test_operator_is_registered_in_full(norm, device):
 
 @pytest.mark.parametrize(
     ("sizes", "rotated", "message"),
-    [({"key": (3, 6)}, 4, "key"), ({"key": (2, 8)}, 4, "for 3 queries"), ({"weight": (5,)}, 4, "weight of query"), ({}, 3, "3 rotated"),
-     ({}, 6, "6 rotated")],
-)  # fmt: skip
+    [
+        ({"key": (3, 6)}, 4, "key"),
+        ({"key": (2, 8)}, 4, "for 3 queries"),
+        ({"weight": (5,)}, 4, "weight of query"),
+        ({}, 3, "3 rotated"),
+        ({}, 6, "6 rotated"),
+    ],
+)
 def test_sizes_that_do_not_fit_are_refused(sizes, rotated, message):
     query, key = torch.zeros(3, 8), torch.zeros(sizes.get("key", (3, 8)))
     cos = torch.zeros(3, rotated)
