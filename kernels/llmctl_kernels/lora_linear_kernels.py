@@ -15,9 +15,9 @@ from llmctl_kernels.runtime import block_of, interpreted
 
 @triton.jit
 def sum_kernel(
-    left, left_row, right, right_inner, right_column, low, low_row, up, up_inner, up_column, bias, out, scale, rows, inner, columns,
-    rank, HAS_BIAS: tl.constexpr, EVEN: tl.constexpr, UPCAST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, GROUP: tl.constexpr,
+    left, left_row, right, right_inner, right_column, low, low_row, up, up_inner, up_column, bias, out, scale,
+    rows, inner, columns, rank, HAS_BIAS: tl.constexpr, EVEN: tl.constexpr, UPCAST: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """A tile of out [M, P] = left [M, K] right [K, P] + bias [P] + scale * low [M, R] up [R, P].
 
@@ -71,9 +71,16 @@ class Tile:
     warps: int
     stages: int
 
+    @property
+    def bytes_shared(self) -> int:
+        """What half precision takes of a multiprocessor's memory, with a KiB for Triton's own use."""
+        return self.stages * (self.rows + self.columns) * self.inner * 2 + 1024
+
 
 LARGE = Tile(128, 256, 64, 8, 3)
 """Of half precision: two warp groups with 128 accumulators a thread, and 3 stages of 48 KiB of the 227 KiB of an H100."""
+MIDDLE = Tile(128, 128, 32, 8, 3)
+"""Where that does not fit, as on GPUs for consumers with their 99 KiB."""
 SMALL = Tile(64, 64, 32, 4, 2)
 """Of fp32, which tensor cores do not multiply exactly; and of few rows."""
 LEAST = Tile(16, 16, 16, 1, 1)
@@ -85,8 +92,8 @@ def _tile(rows: int, columns: int, kind: torch.dtype) -> Tile:
         return LEAST
     if kind == torch.float32 or rows <= SMALL.rows or columns <= SMALL.columns:
         return SMALL
-    fits = torch.cuda.get_device_properties(torch.cuda.current_device()).shared_memory_per_block_optin >= 160 * 1024
-    return LARGE if fits else Tile(128, 128, 32, 8, 3)
+    shared = getattr(torch.cuda.get_device_properties(), "shared_memory_per_block_optin", 0)
+    return LARGE if shared >= LARGE.bytes_shared else MIDDLE
 
 
 def launch_sum(left: Tensor, right: Tensor, low: Tensor, up: Tensor, bias: Tensor | None, scale: float) -> Tensor:
@@ -97,9 +104,10 @@ def launch_sum(left: Tensor, right: Tensor, low: Tensor, up: Tensor, bias: Tenso
     tile = _tile(rows, columns, left.dtype)
     if rows:
         sum_kernel[(triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns),)](
-            left, left.stride(0), right, *right.stride(), low, low.stride(0), up, *up.stride(), out if bias is None else bias, out,
-            scale, rows, inner, columns, rank, HAS_BIAS=bias is not None, EVEN=inner % tile.inner == 0, UPCAST=interpreted(),
-            BLOCK_M=tile.rows, BLOCK_P=tile.columns, BLOCK_K=tile.inner, BLOCK_R=min(64, block_of(rank, 16)), GROUP=8,
+            left, left.stride(0), right, *right.stride(), low, low.stride(0), up, *up.stride(),
+            out if bias is None else bias, out, scale, rows, inner, columns, rank,
+            HAS_BIAS=bias is not None, EVEN=inner % tile.inner == 0, UPCAST=interpreted(),
+            BLOCK_M=tile.rows, BLOCK_P=tile.columns, BLOCK_K=tile.inner, BLOCK_R=min(tile.inner, block_of(rank, 16)), GROUP=8,
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
     return out

@@ -7,10 +7,10 @@ for each.
 from typing import Any
 
 import torch
+from llmctl_kernels.lora_linear import lora_linear
 from torch import Tensor, nn
 
 from llmctl.model.lora import AdapterSettings
-from llmctl_kernels.lora_linear import lora_linear
 
 
 def join_products(model: nn.Module, fused: bool = False) -> None:
@@ -63,9 +63,12 @@ def holds_bfloat16(dora: bool, quantize: str, zero_stage: int, bfloat16: bool) -
     return bfloat16 and zero_stage == 0 and not dora and quantize == "none"
 
 
-def quicken(model: nn.Module, settings: AdapterSettings, zero_stage: int, bfloat16: bool, compiled: bool) -> None:
-    """Make a model with an adapter train faster, where nothing of what it computes changes but rounding."""
+def quicken(
+    model: nn.Module, settings: AdapterSettings, zero_stage: int, bfloat16: bool, compiled: bool, fused: bool = False
+) -> None:
+    """Make a model with an adapter train faster, where nothing of what it computes changes but rounding. `fused`: by a Triton
+    kernel, which stays in a compiled graph; products of torch are left to the compiler."""
     if holds_bfloat16(settings.dora, settings.quantize, zero_stage, bfloat16):
         hold_frozen_in_bfloat16(model)
-    if zero_stage < 3 and not compiled:  # ZeRO 3 gathers a weight when its own module is called
-        join_products(model)
+    if zero_stage < 3 and (fused or not compiled):  # ZeRO 3 gathers a weight when its own module is called
+        join_products(model, fused)
