@@ -4,6 +4,7 @@ As two products of a library, the [M, P] result is stored, read and stored again
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -102,8 +103,9 @@ def launch_sum(left: Tensor, right: Tensor, low: Tensor, up: Tensor, bias: Tenso
     (rows, inner), columns, rank = left.shape, right.shape[1], low.shape[1]
     out = left.new_empty(rows, columns)
     tile = _tile(rows, columns, left.dtype)
+    launch: Any = sum_kernel
     if rows:
-        sum_kernel[(triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns),)](
+        launch[(triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns),)](
             left, left.stride(0), right, *right.stride(), low, low.stride(0), up, *up.stride(),
             out if bias is None else bias, out, scale, rows, inner, columns, rank,
             HAS_BIAS=bias is not None, EVEN=inner % tile.inner == 0, UPCAST=interpreted(),

@@ -114,11 +114,17 @@ def _backward(
     """Gradients of query, key and both weights; those of weights that are not asked for are empty."""
     from llmctl_kernels.qk_norm_rope_kernels import launch_backward
 
-    tensors = [_dense(tensor) for tensor in (query_gradient, key_gradient, query, key)]
-    found = launch_backward(
-        *tensors, query_weight, key_weight, _dense(cos), _dense(sin), eps, head_size, of_query_weight, of_key_weight
-    )
-    return found[0], found[1], *(query.new_empty(0) if gradient is None else gradient for gradient in found[2:])
+    query_gradient, key_gradient, query, key = (_dense(t) for t in (query_gradient, key_gradient, query, key))
+    of_query, of_key, of_first, of_second = launch_backward(
+        query_gradient, key_gradient, query, key, query_weight, key_weight, _dense(cos), _dense(sin), eps, head_size,
+        of_query_weight, of_key_weight,
+    )  # fmt: skip
+    return of_query, of_key, _given(of_first, query), _given(of_second, query)
+
+
+def _given(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """An operator has no way of returning None."""
+    return like.new_empty(0) if gradient is None else gradient
 
 
 @_backward.register_fake
@@ -126,9 +132,9 @@ def _(
     query_gradient: Tensor, key_gradient: Tensor, query: Tensor, key: Tensor, query_weight: Tensor | None,
     key_weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float, head_size: int, of_query_weight: bool, of_key_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    asked = ((query_weight, of_query_weight), (key_weight, of_key_weight))
-    weights = (weight.new_empty(weight.shape) if weight is not None and of else query.new_empty(0) for weight, of in asked)
-    return query.new_empty(query.shape), key.new_empty(key.shape), *weights
+    first = torch.empty_like(query_weight) if query_weight is not None and of_query_weight else None
+    second = torch.empty_like(key_weight) if key_weight is not None and of_key_weight else None
+    return query.new_empty(query.shape), key.new_empty(key.shape), _given(first, query), _given(second, query)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -161,7 +161,7 @@ def _norm(weight: Tensor | None, head_size: int) -> int:
     return HEAD_NORM if weight.numel() == head_size else WHOLE_NORM
 
 
-def _sizes(query_heads: int, key_heads: int, head_size: int, cos: Tensor) -> dict[str, int]:
+def _sizes(query_heads: int, key_heads: int, head_size: int, cos: Tensor) -> dict[str, Any]:
     """Compile-time sizes; and warps such that a thread holds 16 numbers of a tile, which leaves registers for five tiles."""
     block, block_query, block_key = block_of(head_size), block_of(query_heads), block_of(key_heads)
     return {
@@ -182,8 +182,9 @@ def launch_forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Rows [N, H * D] whose last dimension is dense -> [N, H, D]."""
     query_out, key_out = (x.new_empty(len(x), x.shape[1] // head_size, head_size) for x in (query, key))
+    launch: Any = forward_kernel
     if len(query):
-        forward_kernel[(len(query), 2)](
+        launch[(len(query), 2)](
             query, query.stride(0), query if query_weight is None else query_weight, query_out,
             key, key.stride(0), key if key_weight is None else key_weight, key_out,
             cos, cos.stride(0), sin, sin.stride(0), eps,
@@ -207,18 +208,24 @@ def launch_backward(
     rows = len(query)
     query_out, key_out = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key))
     programs = _programs(rows, query.device) if of_query_weight or of_key_weight else rows
-    weights = (query_weight if of_query_weight else None, key_weight if of_key_weight else None)
-    partials: list[Any] = [None if w is None else query.new_empty(programs, w.numel(), dtype=torch.float32) for w in weights]
+    query_partial, key_partial = (
+        weight.new_empty(programs, weight.numel(), dtype=torch.float32) if weight is not None and asked else None
+        for weight, asked in ((query_weight, of_query_weight), (key_weight, of_key_weight))
+    )
+    launch: Any = backward_kernel
     if rows:
-        backward_kernel[(programs, 2)](
+        launch[(programs, 2)](
             query_gradient, query_gradient.stride(0), query_gradient.stride(1), query, query.stride(0),
-            query if query_weight is None else query_weight, query_out, query_out if partials[0] is None else partials[0],
+            query if query_weight is None else query_weight, query_out, query_out if query_partial is None else query_partial,
             key_gradient, key_gradient.stride(0), key_gradient.stride(1), key, key.stride(0),
-            key if key_weight is None else key_weight, key_out, key_out if partials[1] is None else partials[1],
+            key if key_weight is None else key_weight, key_out, key_out if key_partial is None else key_partial,
             cos, cos.stride(0), sin, sin.stride(0), rows, eps,
             QUERY_NORM=_norm(query_weight, head_size), KEY_NORM=_norm(key_weight, head_size),
-            OF_QUERY_WEIGHT=of_query_weight, OF_KEY_WEIGHT=of_key_weight,
+            OF_QUERY_WEIGHT=query_partial is not None, OF_KEY_WEIGHT=key_partial is not None,
             **_sizes(query_gradient.shape[1], key_gradient.shape[1], head_size, cos),
         )  # fmt: skip
-    sums = [None if p is None else p.sum(0).to(w.dtype) for p, w in zip(partials, weights, strict=True)]
-    return query_out, key_out, sums[0], sums[1]
+    return query_out, key_out, _summed(query_partial, query_weight), _summed(key_partial, key_weight)
+
+
+def _summed(partial: Tensor | None, weight: Tensor | None) -> Tensor | None:
+    return None if partial is None or weight is None else partial.sum(0).to(weight.dtype)

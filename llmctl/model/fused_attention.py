@@ -33,7 +33,8 @@ ARCHITECTURES = {
 
 
 def fuse_qk_norm_rope(model: Any) -> str | None:
-    """Let the attention modules of `model` norm and rotate in one operator, in place.
+    """Let the attention modules of `model` norm and rotate in one operator, in place. Weights of norms are read without a call of
+    their module, for which ZeRO 3 would gather them: a model that is trained so is to stay as it is.
 
     Returns:
         Why the model stays as it is, if it does.

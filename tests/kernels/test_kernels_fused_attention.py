@@ -16,10 +16,10 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 MODELS: dict[str, dict[str, Any]] = {
     "olmo2": {},
-    "olmo3": {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
-    "qwen3": {"head_dim": 16, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    "olmo3": {"sliding_window": 2, "layer_types": ["sliding_attention", "full_attention"]},
+    "qwen3": {"head_dim": 16, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1},
     "llama": {"attention_bias": True},
-    "mistral": {"sliding_window": 4, "head_dim": 8},
+    "mistral": {"sliding_window": 2, "head_dim": 8},
 }
 
 
@@ -43,9 +43,14 @@ def fused(model: Any) -> Any:
     return other
 
 
+def tokens_for(model: Any) -> torch.Tensor:
+    """[2, 3]: Triton's interpreter takes its time for each."""
+    return torch.arange(6, device=model.device).view(2, 3)
+
+
 def step_of(model: Any, **arguments: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor | None]]:
-    """Logits, and gradients by name, of two rows of six tokens."""
-    tokens = torch.arange(12, device=model.device).view(2, 6)
+    """Logits, and gradients by name, of two rows of tokens."""
+    tokens = tokens_for(model)
     logits = model(input_ids=tokens, **arguments).logits
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten())
     loss.backward()
@@ -65,14 +70,13 @@ def test_logits_and_gradients_are_those_of_the_model(kind, device):
     compare(model, fused(model))
 
 
-@pytest.mark.parametrize("kind", ["olmo3", "llama"])
-def test_positions_restart_with_each_document(kind, device):
-    model = build(kind, device)
-    positions = torch.tensor([[0, 1, 2, 3, 0, 1], [0, 1, 0, 1, 2, 3]], device=device)
+def test_positions_restart_with_each_document(device):
+    model = build("olmo3", device)
+    positions = torch.tensor([[0, 1, 0], [0, 0, 1]], device=device)
     other = fused(model)
     compare(model, other, position_ids=positions)
-    plain = model(input_ids=torch.arange(12, device=device).view(2, 6)).logits
-    assert not torch.allclose(plain, other(input_ids=torch.arange(12, device=device).view(2, 6), position_ids=positions).logits)
+    plain = model(input_ids=tokens_for(model)).logits
+    assert not torch.allclose(plain, other(input_ids=tokens_for(model), position_ids=positions).logits)
 
 
 def test_context_extended_by_yarn(device):
@@ -85,7 +89,7 @@ def test_context_extended_by_yarn(device):
 @pytest.mark.parametrize("kind", ["olmo3", "qwen3", "llama"])
 def test_in_bfloat16_it_is_no_further_from_the_truth(kind, device):
     model = build(kind, device)
-    tokens = torch.arange(6, device=device)[None]
+    tokens = tokens_for(model)
     right = model(input_ids=tokens).logits
     half = copy.deepcopy(model)
     for parameter in half.parameters():  # `.to` would round the angles' frequencies, too
@@ -96,22 +100,20 @@ def test_in_bfloat16_it_is_no_further_from_the_truth(kind, device):
 
 def test_a_cache_is_filled_as_ever(device):
     model = build("olmo3", device)
-    tokens = torch.arange(6, device=device)[None]
-    given, right = (some.generate(tokens, max_new_tokens=4, do_sample=False) for some in (fused(model), model))
+    given, right = (some.generate(tokens_for(model), max_new_tokens=2, do_sample=False) for some in (fused(model), model))
     assert torch.equal(given, right)
 
 
-@pytest.mark.parametrize("kind", ["olmo3", "llama"])
-def test_under_activation_checkpointing(kind, device):
-    model = build(kind, device)
+def test_under_activation_checkpointing(device):
+    model = build("olmo3", device)
     other = fused(model).train()
     other.gradient_checkpointing_enable({"use_reentrant": False})
     compare(model, other)
 
 
-@pytest.mark.parametrize("kind", ["olmo3", "qwen3", "llama"])
+@pytest.mark.parametrize("kind", ["olmo3", "llama"])
 def test_layers_compile_in_one_graph(kind, device):
-    model = build(kind, device)
+    model = build(kind, device, num_hidden_layers=1, layer_types=None)
     other = fused(model)
     for layer in other.model.layers:
         layer.compile(backend="aot_eager", fullgraph=True)
@@ -121,12 +123,12 @@ def test_layers_compile_in_one_graph(kind, device):
 def test_a_copy_is_fused_and_has_parameters_of_its_own(device):
     model = fused(build("olmo3", device))
     again = copy.deepcopy(model)
-    before = model(input_ids=torch.arange(6, device=device)[None]).logits
+    before = model(input_ids=tokens_for(model)).logits
     with torch.no_grad():
         again.model.layers[0].self_attn.q_norm.weight.zero_()
     assert type(again.model.layers[0].self_attn) is type(model.model.layers[0].self_attn)
-    assert torch.equal(model(input_ids=torch.arange(6, device=device)[None]).logits, before)
-    assert not torch.allclose(again(input_ids=torch.arange(6, device=device)[None]).logits, before)
+    assert torch.equal(model(input_ids=tokens_for(model)).logits, before)
+    assert not torch.allclose(again(input_ids=tokens_for(model)).logits, before)
 
 
 def test_names_of_parameters_stay_and_a_second_time_changes_nothing(device):

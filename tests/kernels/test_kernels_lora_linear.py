@@ -1,6 +1,7 @@
 """A linear layer with an adapter: values and gradients are those of two products in float64, by torch's products and by ours."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_no_rows(fused, device):
 
 @BOTH
 def test_inputs_are_not_written_to(fused, device):
-    tensors = inputs(5, 8, 6, 2, torch.float32, device)
+    tensors: Any = inputs(5, 8, 6, 2, torch.float32, device)
     before = [t.detach().clone() for t in tensors]
     out = lora_linear(*tensors, SCALE, torch.float32, fused)
     given = torch.ones_like(out)

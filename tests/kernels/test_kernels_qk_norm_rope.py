@@ -1,5 +1,7 @@
 """Norm and rotation of queries and keys: values and gradients are those of the plain form in float64."""
 
+from typing import Any
+
 import pytest
 import torch
 from llmctl_kernels.qk_norm_rope import plain_qk_norm_rope, qk_norm_rope
@@ -132,7 +134,7 @@ def test_no_rows(device):
 
 @pytest.mark.parametrize("heads", [2, 3])
 def test_inputs_and_gradients_are_not_written_to(heads, device):
-    tensors = inputs(4, heads, 1, 8, 4, "whole", device=device)
+    tensors: Any = inputs(4, heads, 1, 8, 4, "whole", device=device)
     before = [t.detach().clone() for t in tensors]
     out = qk_norm_rope(*tensors, EPS, 8)
     given = [torch.ones_like(o) for o in out]
