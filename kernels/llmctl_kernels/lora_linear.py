@@ -13,13 +13,13 @@ def lora_linear(
 ) -> Tensor:
     """(x [..., I], weight [O, I], bias [O], a [R, I], b [O, R]) -> x W^T + bias + scale (x A^T) B^T, [..., O] in `kind`.
 
-    Weight and bias are frozen: they get no gradient. Products are computed in `kind`; those of a and b come in their own type.
+    Weight and bias are frozen: they get no gradient. Products are computed in `kind`; gradients come in the types of their inputs.
     `fused`: one Triton kernel for both products, forward as backward, where it can run; else those of torch, added in place.
     """
     flat = x.flatten(0, -2).to(kind)
     frozen = None if bias is None else bias.detach().to(kind)
     fused = fused and kind != torch.float64 and _missing(x.device.type) is None
-    out, _ = _forward(flat, weight.detach().to(kind), frozen, a.to(kind), b.to(kind), scale, fused)
+    out, _ = _forward(flat, weight.detach().to(kind), frozen, a, b, scale, fused)
     return out.unflatten(0, x.shape[:-1])
 
 
@@ -33,7 +33,10 @@ def _missing(device_type: str) -> str | None:
 def _forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, fused: bool
 ) -> tuple[Tensor, Tensor]:
-    """x [M, I] -> [M, O], and x A^T [M, R], which backward needs. All of one type."""
+    """x [M, I] -> [M, O], and x A^T [M, R], which backward needs. All of one type but for a and b, whose copies in that of x live
+    for no longer than the product: backward keeps the parameters themselves.
+    """
+    a, b = a.to(x.dtype), b.to(x.dtype)
     low = x @ a.T
     if fused:
         from llmctl_kernels.lora_linear_kernels import launch_sum
@@ -53,15 +56,15 @@ def _backward(
     gradient: Tensor, x: Tensor, low: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, of_input: bool, fused: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, empty where it is not asked for, a and b."""
-    through = (gradient @ b) * scale
-    of_a, of_b = through.T @ x, gradient.T @ low * scale
+    through = (gradient @ b.to(x.dtype)) * scale
+    of_a, of_b = (through.T @ x).to(a.dtype), (gradient.T @ low * scale).to(b.dtype)
     if not of_input:
         return x.new_empty(0), of_a, of_b
     if fused:
         from llmctl_kernels.lora_linear_kernels import launch_sum
 
-        return launch_sum(gradient, weight, through, a, None, 1.0), of_a, of_b
-    return (gradient @ weight).addmm_(through, a), of_a, of_b
+        return launch_sum(gradient, weight, through, a.to(x.dtype), None, 1.0), of_a, of_b
+    return (gradient @ weight).addmm_(through, a.to(x.dtype)), of_a, of_b
 
 
 @_backward.register_fake

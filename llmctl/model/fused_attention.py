@@ -39,10 +39,10 @@ def fuse_qk_norm_rope(model: Any) -> str | None:
     Returns:
         Why the model stays as it is, if it does.
     """
-    modules = [module for module in model.modules() if type(module).__module__.startswith("transformers.models.")]
-    found = [module for module in modules if type(module).__name__ in ARCHITECTURES]
     if any(isinstance(module, FusedAttention) for module in model.modules()):
         return None
+    library = [module for module in model.modules() if type(module).__module__.startswith("transformers.models.")]
+    found = [module for module in library if type(module).__name__ in ARCHITECTURES]
     if not found:
         known = ", ".join(name.removesuffix("Attention") for name in ARCHITECTURES)
         return f"attention of {model.config.model_type} is none of those whose norm and rotation are known ({known})"
