@@ -13,7 +13,7 @@ def lora_linear(
 ) -> Tensor:
     """(x [..., I], weight [O, I], bias [O], a [R, I], b [O, R]) -> x W^T + bias + scale (x A^T) B^T, [..., O] in `kind`.
 
-    Weight and bias are frozen: they get no gradient. Products are computed in `kind`; gradients come in the types of their inputs.
+    Weight and bias are frozen: they get no gradient. Products are computed in `kind`; gradients come in the types of inputs.
     `fused`: one Triton kernel for both products, forward as backward, where it can run; else those of torch, added in place.
     """
     flat = x.flatten(0, -2).to(kind)
