@@ -35,13 +35,15 @@ def kernels_of(table: TrainTable, device_type: str) -> tuple[KernelName, ...]:
 
 
 def use_kernels(model: Any, table: TrainTable, names: Sequence[KernelName]) -> None:
-    """Attention inside documents and the loss head, by our kernels or the best of others, and what of `names` goes into blocks."""
+    """Attention inside documents and the loss head, by our kernels or the best of others; into blocks what belongs there."""
     backend = use_packed_attention(model, attention_of(table, names, base_model(model).device.type))
     fused = "linear_cross_entropy" in names
     use_linear_cross_entropy(model, fused)
-    done = []
-    for name in (name for name in INTO_BLOCKS if name in names):
-        if why := INTO_BLOCKS[name](model):
+    done: list[str] = []
+    for name, fuse in INTO_BLOCKS.items():
+        if name not in names:
+            continue
+        if why := fuse(model):
             events.warn(f"kernels: {name}: {why}; left out")
         else:
             done.append(name)

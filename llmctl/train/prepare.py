@@ -20,8 +20,8 @@ from llmctl_kernels.names import KernelName
 
 
 def prepare_for_training(model: nn.Module, table: TrainTable, kernels: Sequence[KernelName] = ()) -> nn.Module:
-    """Packed attention, loss head without full logits, the `kernels` named; activation checkpointing, tiles and compilation as the
-    table asks."""
+    """Packed attention, loss head without full logits, the `kernels` named; activation checkpointing, tiles and compilation as
+    the table asks."""
     use_kernels(model, table, kernels)
     model.train()
     if table.activation_checkpointing:
