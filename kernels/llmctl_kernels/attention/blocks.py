@@ -45,7 +45,7 @@ def forward_blocks(head_size: int, dtype: torch.dtype, available: int = HOPPER_S
     rows, keys = (32, 32) if dtype == torch.float32 else (128, 64)
     rows, keys, stages = _fitting(rows, keys, 1, head_size, dtype, available)
     # 4 warps let two programs share a multiprocessor's registers where the head is small, and one's softmax hide the other's
-    return Blocks(rows, keys, 4 if head_size <= 64 else 8, stages)
+    return Blocks(rows, keys, 4 if head_size <= 64 and rows == 128 else 8, stages)
 
 
 def query_gradient_blocks(head_size: int, dtype: torch.dtype, available: int = HOPPER_SHARED_MEMORY) -> Blocks:
