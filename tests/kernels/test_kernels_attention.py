@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,7 +60,9 @@ class Packed:
 
 def assert_near(results: list[Tensor], truth: list[Tensor], tolerance: float) -> None:
     for name, result, right in zip(("output", "query", "key", "value"), results, truth, strict=True):
-        torch.testing.assert_close(result.double(), right, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(
+            result.double(), right, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: name + text
+        )
 
 
 def largest_error(result: Tensor, right: Tensor) -> float:
@@ -72,9 +75,11 @@ def test_output_and_gradients(device, case):
     assert_near(packed.results(), packed.truth(), 1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
-    documents=st.lists(st.integers(0, 20).flatmap(lambda keys: st.tuples(st.integers(0, keys), st.just(keys))), max_size=4),
+    documents=st.lists(
+        st.integers(0, 18).flatmap(lambda keys: st.tuples(st.integers(0, keys), st.just(keys))), min_size=1, max_size=3
+    ),
     window=st.none() | st.integers(1, 24),
     heads=st.sampled_from([(1, 1), (3, 1), (2, 2)]),
     size=st.sampled_from([16, 17]),
@@ -87,10 +92,9 @@ def test_any_documents(documents, window, heads, size, rest):
     assert_near(packed.results(), packed.truth(), 1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("window", [None, 9])
+@pytest.mark.parametrize(("dtype", "window"), [(torch.bfloat16, None), (torch.bfloat16, 9), (torch.float16, None)])
 def test_half_precision_errs_no_more_than_twice_as_much_as_torch(device, dtype, window):
-    packed = Packed(device, [34, 7], heads=4, key_heads=2, size=24, window=window, dtype=dtype)
+    packed = Packed(device, [20, 7], heads=2, size=24, window=window, dtype=dtype)
     plain = packed.results(reference_attention)
     for result, other, right in zip(packed.results(), plain, packed.truth(), strict=True):
         assert result.dtype == dtype
@@ -107,7 +111,7 @@ def test_large_scores_do_not_overflow(device):
 
 @pytest.mark.parametrize("window", [None, 6])
 def test_documents_do_not_see_each_other(device, window):
-    packed = Packed(device, [19, 20, 5], window=window)
+    packed = Packed(device, [19, 20, 5], heads=1, window=window)
     before = packed.results()
     for tensor in packed.tensors:
         tensor[:19] = float("nan")
@@ -118,7 +122,7 @@ def test_documents_do_not_see_each_other(device, window):
 
 
 def test_two_runs_give_the_same_bits(device):
-    packed = Packed(device, [40, 3], heads=4)
+    packed = Packed(device, [20, 3], heads=2)
     assert all(torch.equal(first, second) for first, second in zip(packed.results(), packed.results(), strict=True))
 
 
@@ -154,13 +158,13 @@ def test_inputs_and_gradients_may_be_views_and_are_not_written(device):
 
 
 def test_operator(device):
-    packed = Packed(device, [5, 2])
+    packed = Packed(device, [4], heads=1)
     inputs = [tensor.requires_grad_() for tensor in packed.tensors[:3]]
     torch.library.opcheck(packed_attention, (*inputs, packed.cu_seqlens_q, packed.cu_seqlens_k, 3, 0.25))
 
 
 def test_compiles_as_one_graph(device):
-    packed = Packed(device, [17, 4], window=6)
+    packed = Packed(device, [6, 4], window=5)
     compiled = torch.compile(fused_attention, fullgraph=True, backend="aot_eager")
     assert all(torch.equal(one, other) for one, other in zip(packed.results(compiled), packed.results(), strict=True))
 
@@ -184,3 +188,47 @@ def test_indices_and_dtypes_that_do_not_fit_are_refused(device):
         fused_attention(query, key, value, packed.cu_seqlens_q.long(), *packed.arguments[1:])
     with pytest.raises(ValueError, match="dtypes"):
         fused_attention(query, key, value.half(), *packed.arguments)
+
+
+def test_kernels_compile_for_a_gpu_and_fit_in_its_shared_memory():
+    """Needs no GPU, but a process without the interpreter."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    command = [sys.executable, "-c", "import test_kernels_attention as test; test.compile_for(90, 227 * 1024, 32)"]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+
+
+def compile_for(capability: int, shared_memory: int, head_size: int) -> None:
+    """Compiles the kernels in bfloat16 for a GPU of Nvidia's with so many bytes of shared memory per program."""
+    import triton
+    from llmctl_kernels.attention import backward, blocks, forward
+    from llmctl_kernels.runtime import block_of
+    from triton.backends.compiler import GPUTarget
+
+    kernels: list[tuple[Any, Any]] = [
+        (forward.forward_kernel, blocks.forward_blocks),
+        (backward.query_gradient_kernel, blocks.query_gradient_blocks),
+        (backward.key_gradient_kernel, blocks.key_gradient_blocks),
+    ]
+    for kernel, choose in kernels:
+        chosen = choose(head_size, torch.bfloat16, shared_memory)
+        constants = {
+            "GROUP": 2, "D": head_size, "BLOCK_D": block_of(head_size, 16), "ROWS": chosen.rows, "KEYS": chosen.keys,
+            "WINDOWED": True, "INTERPRETED": False,
+        }  # fmt: skip
+        types = {name: type_of_argument(name) for name in kernel.arg_names} | dict.fromkeys(constants, "constexpr")
+        aligned = {(number,): [["tt.divisibility", 16]] for number, kind in enumerate(types.values()) if kind.startswith("*")}
+        source = triton.compiler.ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
+        options = {"num_warps": chosen.warps, "num_stages": chosen.stages}
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        assert compiled.metadata.shared <= shared_memory
+
+
+def type_of_argument(name: str) -> str:
+    if name.startswith("cu_seqlens"):
+        return "*i32"
+    if name in ("log_sum_exp", "means"):
+        return "*fp32"
+    if name.endswith("scale"):
+        return "fp32"
+    return "i32" if name.endswith(("stride", "rows")) or name in ("documents", "window") else "*bf16"

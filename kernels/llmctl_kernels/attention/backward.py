@@ -36,10 +36,11 @@ def _gather_keys(
     for first in range(start, stop, KEYS):
         keys = load_tile(key, first, key_length, key_stride, KEYS, D, BLOCK_D, MASKED)
         values = load_tile(value, first, key_length, value_stride, KEYS, D, BLOCK_D, MASKED)
-        weights = tl.exp2(product(queries, tl.trans(keys), INTERPRETED) * scale - normalizer[:, None])
+        scores = product(queries, tl.trans(keys), INTERPRETED)
         if MASKED:
             columns = first + tl.arange(0, KEYS)
-            weights = tl.where(visible(positions[:, None], columns[None, :], window, WINDOWED), weights, 0.0)
+            scores = tl.where(visible(positions[:, None], columns[None, :], window, WINDOWED), scores, float("-inf"))
+        weights = tl.exp2(scores * scale - normalizer[:, None])
         score_gradient = weights * (product(gradients, tl.trans(values), INTERPRETED) - mean[:, None])
         query_gradient += product(rounded(score_gradient, keys.dtype, INTERPRETED), keys, INTERPRETED)
     return query_gradient
@@ -112,9 +113,10 @@ def _gather_queries(
         gradients = load_tile(gradient, first, length, output_stride, ROWS, D, BLOCK_D, MASKED)
         normalizer = tl.load(log_sum_exp + rows, mask=rows < length, other=float("inf"))
         mean = tl.load(means + rows, mask=rows < length, other=0.0)
-        weights = tl.exp2(product(keys, tl.trans(queries), INTERPRETED) * scale - normalizer[None, :])
+        scores = product(keys, tl.trans(queries), INTERPRETED)
         if MASKED:
-            weights = tl.where(visible((shift + rows)[None, :], numbers[:, None], window, WINDOWED), weights, 0.0)
+            scores = tl.where(visible((shift + rows)[None, :], numbers[:, None], window, WINDOWED), scores, float("-inf"))
+        weights = tl.exp2(scores * scale - normalizer[None, :])
         value_gradient += product(rounded(weights, gradients.dtype, INTERPRETED), gradients, INTERPRETED)
         score_gradient = weights * (product(values, tl.trans(gradients), INTERPRETED) - mean[None, :])
         key_gradient += product(rounded(score_gradient, queries.dtype, INTERPRETED), queries, INTERPRETED)
