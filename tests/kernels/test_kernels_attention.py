@@ -75,7 +75,7 @@ def test_output_and_gradients(device, case):
     assert_near(packed.results(), packed.truth(), 1e-5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     documents=st.lists(
         st.integers(0, 18).flatmap(lambda keys: st.tuples(st.integers(0, keys), st.just(keys))), min_size=1, max_size=3
