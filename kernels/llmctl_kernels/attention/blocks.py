@@ -65,7 +65,7 @@ def key_gradient_blocks(head_size: int, dtype: torch.dtype, available: int = HOP
     """Held: keys and values. Streamed: queries and gradients of the output.
 
     The two sums of 128 keys and a head size of 128 take 2 * 128 * 128 floats: 128 registers of each of 256 threads, of 255
-    that it has. Of the rest ptxas spills 456 bytes with 64 queries at a time and 3 stages, 52 with 32 queries and 2 stages.
+    that it has. With 64 queries at a time ptxas spills hundreds of bytes, with 32 and 2 stages some 30.
     In bfloat16: held 2 * 32 KiB, 16 KiB a stage, 96 KiB.
     """
     if interpreted():
