@@ -3,6 +3,8 @@
 Each gradient is summed by one program in one order, so that two runs give the same bits.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -10,6 +12,8 @@ from torch import Tensor
 from llmctl_kernels.attention.blocks import key_gradient_blocks, query_gradient_blocks, shared_memory
 from llmctl_kernels.attention.forward import LOG2_E, limited, with_dense_rows
 from llmctl_kernels.attention.tiles import (
+    WITH_MASK,
+    WITHOUT_MASK,
     extent,
     load_tile,
     locate,
@@ -33,10 +37,11 @@ def _gather_keys(
     for first in range(start, stop, KEYS):
         keys = load_tile(key, first, key_length, key_stride, KEYS, D, BLOCK_D, MASKED)
         values = load_tile(value, first, key_length, value_stride, KEYS, D, BLOCK_D, MASKED)
-        weights = tl.exp2(product(queries, tl.trans(keys), INTERPRETED) * scale - normalizer[:, None])
+        scores = product(queries, tl.trans(keys), INTERPRETED)
         if MASKED:
             columns = first + tl.arange(0, KEYS)
-            weights = tl.where(visible(positions[:, None], columns[None, :], window, WINDOWED), weights, 0.0)
+            scores = tl.where(visible(positions[:, None], columns[None, :], window, WINDOWED), scores, float("-inf"))
+        weights = tl.exp2(scores * scale - normalizer[:, None])
         score_gradient = weights * (product(gradients, tl.trans(values), INTERPRETED) - mean[:, None])
         query_gradient += product(rounded(score_gradient, keys.dtype, INTERPRETED), keys, INTERPRETED)
     return query_gradient
@@ -65,14 +70,14 @@ def query_gradient_kernel(
     value += head // GROUP * value_head_stride + key_start.to(tl.int64) * value_stride
     offset = start.to(tl.int64) * output_stride + head * D
 
-    gradients = load_tile(gradient + offset, first, length, output_stride, ROWS, D, BLOCK_D, True)
-    outputs = load_tile(output + offset, first, length, output_stride, ROWS, D, BLOCK_D, True)
+    gradients = load_tile(gradient + offset, first, length, output_stride, ROWS, D, BLOCK_D, WITH_MASK)
+    outputs = load_tile(output + offset, first, length, output_stride, ROWS, D, BLOCK_D, WITH_MASK)
     mean = tl.sum(gradients.to(tl.float32) * outputs.to(tl.float32), 1)
     numbers = first + tl.arange(0, ROWS)
     statistics = head * rows + start + numbers
     tl.store(means + statistics, mean, mask=numbers < length)
     normalizer = tl.load(log_sum_exp + statistics, mask=numbers < length, other=float("inf"))
-    queries = load_tile(query, first, length, query_stride, ROWS, D, BLOCK_D, True)
+    queries = load_tile(query, first, length, query_stride, ROWS, D, BLOCK_D, WITH_MASK)
     positions = shift + numbers
     last = shift + tl.minimum(first + ROWS, length) - 1
     begin, full, ragged, end = seen_keys(shift + first, last, key_length, window, KEYS, WINDOWED)
@@ -80,15 +85,15 @@ def query_gradient_kernel(
     if WINDOWED:
         total = _gather_keys(
             total, queries, gradients, normalizer, mean, positions, key, value, begin, full, key_length, key_stride,
-            value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, True, INTERPRETED,
+            value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, WITH_MASK, INTERPRETED,
         )  # fmt: skip
     total = _gather_keys(
         total, queries, gradients, normalizer, mean, positions, key, value, full, ragged, key_length, key_stride,
-        value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, False, INTERPRETED,
+        value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, WITHOUT_MASK, INTERPRETED,
     )  # fmt: skip
     total = _gather_keys(
         total, queries, gradients, normalizer, mean, positions, key, value, ragged, end, key_length, key_stride,
-        value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, True, INTERPRETED,
+        value_stride, window, scale, D, BLOCK_D, KEYS, WINDOWED, WITH_MASK, INTERPRETED,
     )  # fmt: skip
     store_tile(query_gradient + offset, total * softmax_scale, first, length, output_stride, ROWS, D, BLOCK_D, INTERPRETED)
 
@@ -109,9 +114,10 @@ def _gather_queries(
         gradients = load_tile(gradient, first, length, output_stride, ROWS, D, BLOCK_D, MASKED)
         normalizer = tl.load(log_sum_exp + rows, mask=rows < length, other=float("inf"))
         mean = tl.load(means + rows, mask=rows < length, other=0.0)
-        weights = tl.exp2(product(keys, tl.trans(queries), INTERPRETED) * scale - normalizer[None, :])
+        scores = product(keys, tl.trans(queries), INTERPRETED)
         if MASKED:
-            weights = tl.where(visible((shift + rows)[None, :], numbers[:, None], window, WINDOWED), weights, 0.0)
+            scores = tl.where(visible((shift + rows)[None, :], numbers[:, None], window, WINDOWED), scores, float("-inf"))
+        weights = tl.exp2(scores * scale - normalizer[None, :])
         value_gradient += product(rounded(weights, gradients.dtype, INTERPRETED), gradients, INTERPRETED)
         score_gradient = weights * (product(values, tl.trans(gradients), INTERPRETED) - mean[None, :])
         key_gradient += product(rounded(score_gradient, queries.dtype, INTERPRETED), queries, INTERPRETED)
@@ -136,8 +142,8 @@ def key_gradient_kernel(
     key += key_head * key_head_stride + key_start.to(tl.int64) * key_stride
     value += key_head * value_head_stride + key_start.to(tl.int64) * value_stride
 
-    keys = load_tile(key, first, key_length, key_stride, KEYS, D, BLOCK_D, True)
-    values = load_tile(value, first, key_length, value_stride, KEYS, D, BLOCK_D, True)
+    keys = load_tile(key, first, key_length, key_stride, KEYS, D, BLOCK_D, WITH_MASK)
+    values = load_tile(value, first, key_length, value_stride, KEYS, D, BLOCK_D, WITH_MASK)
     numbers = first + tl.arange(0, KEYS)
     last = tl.minimum(first + KEYS, key_length) - 1
     begin, full, ragged, end = seeing_queries(first, last, shift, length, window, ROWS, WINDOWED)
@@ -151,15 +157,15 @@ def key_gradient_kernel(
         of_mean = means + head * rows + start
         key_total, value_total = _gather_queries(
             key_total, value_total, keys, values, numbers, of_query, of_gradient, of_normalizer, of_mean, begin, full, shift,
-            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, True, INTERPRETED,
+            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, WITH_MASK, INTERPRETED,
         )  # fmt: skip
         key_total, value_total = _gather_queries(
             key_total, value_total, keys, values, numbers, of_query, of_gradient, of_normalizer, of_mean, full, ragged, shift,
-            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, False, INTERPRETED,
+            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, WITHOUT_MASK, INTERPRETED,
         )  # fmt: skip
         key_total, value_total = _gather_queries(
             key_total, value_total, keys, values, numbers, of_query, of_gradient, of_normalizer, of_mean, ragged, end, shift,
-            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, True, INTERPRETED,
+            length, query_stride, output_stride, window, scale, D, BLOCK_D, ROWS, WINDOWED, WITH_MASK, INTERPRETED,
         )  # fmt: skip
     offset = key_start.to(tl.int64) * gradient_stride + key_head * D
     store_tile(
@@ -188,12 +194,14 @@ def attention_backward(
     available = shared_memory(query.device)
 
     blocks = query_gradient_blocks(size, query.dtype, available)
-    query_gradient_kernel[(rows // blocks.rows + documents + 1, heads)](
+    launch: Any = query_gradient_kernel[(rows // blocks.rows + documents + 1, heads)]
+    launch(
         gradient, query, key, value, output, log_sum_exp, means, query_gradient, cu_seqlens_q, cu_seqlens_k, *strides, rows,
         *numbers, **sizes, **flags, ROWS=blocks.rows, KEYS=blocks.keys, num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     blocks = key_gradient_blocks(size, query.dtype, available)
-    key_gradient_kernel[(key_rows // blocks.keys + documents + 1, key_heads)](
+    launch = key_gradient_kernel[(key_rows // blocks.keys + documents + 1, key_heads)]
+    launch(
         gradient, query, key, value, log_sum_exp, means, key_gradient, value_gradient, cu_seqlens_q, cu_seqlens_k, *strides,
         key_gradient.stride(0), rows, key_rows, *numbers, **sizes, **flags, ROWS=blocks.rows, KEYS=blocks.keys,
         num_warps=blocks.warps, num_stages=blocks.stages,

@@ -1,6 +1,7 @@
 """Attention of packed documents, forward: FlashAttention-2 (Dao 2023, arXiv 2307.08691)."""
 
 from math import log2
+from typing import Any
 
 import torch
 import triton
@@ -8,7 +9,18 @@ import triton.language as tl
 from torch import Tensor
 
 from llmctl_kernels.attention.blocks import forward_blocks, shared_memory
-from llmctl_kernels.attention.tiles import extent, load_tile, locate, product, rounded, seen_keys, store_tile, visible
+from llmctl_kernels.attention.tiles import (
+    WITH_MASK,
+    WITHOUT_MASK,
+    extent,
+    load_tile,
+    locate,
+    product,
+    rounded,
+    seen_keys,
+    store_tile,
+    visible,
+)
 from llmctl_kernels.runtime import block_of, interpreted
 
 LOG2_E = log2(2.718281828459045)
@@ -57,7 +69,7 @@ def forward_kernel(
     key += head // GROUP * key_head_stride + key_start.to(tl.int64) * key_stride
     value += head // GROUP * value_head_stride + key_start.to(tl.int64) * value_stride
 
-    queries = load_tile(query, first, length, query_stride, ROWS, D, BLOCK_D, True)
+    queries = load_tile(query, first, length, query_stride, ROWS, D, BLOCK_D, WITH_MASK)
     positions = shift + first + tl.arange(0, ROWS)
     last = shift + tl.minimum(first + ROWS, length) - 1
     begin, full, ragged, end = seen_keys(shift + first, last, key_length, window, KEYS, WINDOWED)
@@ -68,15 +80,15 @@ def forward_kernel(
     if WINDOWED:
         weighted, peak, total = _attend(
             weighted, peak, total, queries, positions, key, value, begin, full, key_length, key_stride, value_stride, window,
-            scale, D, BLOCK_D, KEYS, WINDOWED, True, INTERPRETED,
+            scale, D, BLOCK_D, KEYS, WINDOWED, WITH_MASK, INTERPRETED,
         )  # fmt: skip
     weighted, peak, total = _attend(
         weighted, peak, total, queries, positions, key, value, full, ragged, key_length, key_stride, value_stride, window,
-        scale, D, BLOCK_D, KEYS, WINDOWED, False, INTERPRETED,
+        scale, D, BLOCK_D, KEYS, WINDOWED, WITHOUT_MASK, INTERPRETED,
     )  # fmt: skip
     weighted, peak, total = _attend(
         weighted, peak, total, queries, positions, key, value, ragged, end, key_length, key_stride, value_stride, window,
-        scale, D, BLOCK_D, KEYS, WINDOWED, True, INTERPRETED,
+        scale, D, BLOCK_D, KEYS, WINDOWED, WITH_MASK, INTERPRETED,
     )  # fmt: skip
 
     has_keys = total > 0
@@ -99,7 +111,8 @@ def attention_forward(
     output = query.new_empty(query.shape)
     log_sum_exp = query.new_empty((heads, rows), dtype=torch.float32)
     blocks = forward_blocks(size, query.dtype, shared_memory(query.device))
-    forward_kernel[(rows // blocks.rows + documents + 1, heads)](
+    launch: Any = forward_kernel[(rows // blocks.rows + documents + 1, heads)]
+    launch(
         query, key, value, output, log_sum_exp, cu_seqlens_q, cu_seqlens_k, query.stride(0), query.stride(1), key.stride(0),
         key.stride(1), value.stride(0), value.stride(1), output.stride(0), rows, documents, limited(window, key), scale * LOG2_E,
         GROUP=heads // key.shape[1], D=size, BLOCK_D=block_of(size, 16), ROWS=blocks.rows, KEYS=blocks.keys,

@@ -3,17 +3,20 @@
 import triton
 import triton.language as tl
 
+WITH_MASK = tl.constexpr(True)
+WITHOUT_MASK = tl.constexpr(False)
+
 
 @triton.jit
-def load_tile(pointer, first, length, stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, RAGGED: tl.constexpr):
-    """Rows `first` to `first + ROWS` of a document `[length, D]`, zeros beyond its edges. Without RAGGED all have to exist."""
+def load_tile(pointer, first, length, stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr):
+    """Rows `first` to `first + ROWS` of a document `[length, D]`, zeros beyond its edges. Without MASKED all have to exist."""
     rows = tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK_D)
     # 64 bits for the tile's first row and 32 for the places inside: wide offsets of every element would cost registers
     pointers = pointer + tl.cast(first, tl.int64) * stride + (rows[:, None] * stride + columns[None, :])
-    if RAGGED and D != BLOCK_D:
+    if MASKED and D != BLOCK_D:
         tile = tl.load(pointers, mask=(first + rows < length)[:, None] & (columns < D)[None, :], other=0.0)
-    elif RAGGED:
+    elif MASKED:
         tile = tl.load(pointers, mask=(first + rows < length)[:, None], other=0.0)
     elif D != BLOCK_D:
         tile = tl.load(pointers, mask=(columns < D)[None, :], other=0.0)
