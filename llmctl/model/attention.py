@@ -56,7 +56,7 @@ def attention_for_transformers(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    lengths: tuple[int, ...] | None = None,
+    lengths: tuple[int, ...] = (),
     cu_seqlens: Tensor | None = None,
     max_length: int | None = None,
     sequence: "SequenceGroup | None" = None,
@@ -66,7 +66,8 @@ def attention_for_transformers(
     """The signature of `transformers`' attention functions; boundaries arrive as keyword arguments of the model, and so do the
     ranks that have the rest of the tokens, if there are such."""
     require_plain_softmax(others)
-    if lengths is None or cu_seqlens is None or max_length is None:
+    # Of `lengths` no question is asked here: compiled graphs would be made anew for every number of documents.
+    if cu_seqlens is None or max_length is None:
         raise ValueError("packed attention needs lengths, cu_seqlens and max_length; call the model through llmctl.model.loss")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if not query.dtype == key.dtype == value.dtype:  # autocast leaves rotated queries and keys in fp32 in some models

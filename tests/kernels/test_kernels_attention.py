@@ -10,9 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from llmctl_kernels.attention.fused import fused_attention, packed_attention
 from llmctl_kernels.attention.reference import reference_attention
-from torch import Tensor
 
 CASES: dict[str, dict[str, Any]] = {
     "several blocks": {"lengths": [37]},
@@ -201,9 +202,10 @@ def test_kernels_compile_for_a_gpu_and_fit_in_its_shared_memory():
 def compile_for(capability: int, shared_memory: int, head_size: int) -> None:
     """Compiles the kernels in bfloat16 for a GPU of Nvidia's with so many bytes of shared memory per program."""
     import triton
+    from triton.backends.compiler import GPUTarget
+
     from llmctl_kernels.attention import backward, blocks, forward
     from llmctl_kernels.runtime import block_of
-    from triton.backends.compiler import GPUTarget
 
     kernels: list[tuple[Any, Any]] = [
         (forward.forward_kernel, blocks.forward_blocks),
