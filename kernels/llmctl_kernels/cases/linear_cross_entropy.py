@@ -6,7 +6,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llmctl_kernels.cases.case import VOCABULARY, Case, Implementation, Large, Model, Outputs, Tensors, Work, last_rows, liger, normal
+from llmctl_kernels.cases.case import (
+    TAIL,
+    VOCABULARY,
+    Case,
+    Implementation,
+    Large,
+    Model,
+    Outputs,
+    Tensors,
+    Work,
+    last_rows,
+    liger,
+    normal,
+)
 
 Z_LOSS = 1e-4
 IGNORED = -100
@@ -94,7 +107,7 @@ def edges(small: bool, device_type: str) -> list[Case]:
 def large() -> Large:
     """2^31 elements in the hidden states, and twice as many logits."""
     rows, width, vocabulary = 2**19 + 1024, 4096, 8192
-    tail_case = case(512, width, vocabulary, ignored=0.0)
+    tail_case = case(TAIL, width, vocabulary, ignored=0.0)
     whole = case(rows, width, vocabulary, ignored=0.0)
     return Large(whole, tail_case, last_rows("hidden", "labels"), ("hidden",), 6 * 2 * rows * width, row_outputs=())
 

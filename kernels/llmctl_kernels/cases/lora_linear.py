@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor
 
-from llmctl_kernels.cases.case import Case, Large, Model, Outputs, Tensors, Work, last_rows, normal
+from llmctl_kernels.cases.case import TAIL, Case, Large, Model, Outputs, Tensors, Work, last_rows, normal
 
 SCALE = 2.0
 RANK = 16
@@ -77,7 +77,7 @@ def edges(small: bool, device_type: str) -> list[Case]:
 
 def large() -> Large:
     rows, size = 2**19 + 1024, 4096
-    return Large(case(rows, size, size), case(512, size, size), last_rows("x"), ("x",), 8 * 2 * rows * size)
+    return Large(case(rows, size, size), case(TAIL, size, size), last_rows("x"), ("x",), 8 * 2 * rows * size)
 
 
 def benchmarks(model: Model, tokens: int) -> list[Case]:

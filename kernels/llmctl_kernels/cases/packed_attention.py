@@ -77,9 +77,7 @@ def work(lengths: Sequence[int], heads: int, key_heads: int, head_size: int, win
     return Work(forward, 2 * forward + 2 * (2 * queries + 2 * keys), 2 * product, 7 * product)
 
 
-def case(
-    lengths: Sequence[int], heads: int, key_heads: int, head_size: int, window: int | None = None, what: str = ""
-) -> Case:
+def case(lengths: Sequence[int], heads: int, key_heads: int, head_size: int, window: int | None = None, what: str = "") -> Case:
     tokens, longest = sum(lengths), max(lengths, default=0)
 
     def inputs(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> Tensors:
@@ -126,9 +124,7 @@ def edges(small: bool, device_type: str) -> list[Case]:
     others = [name for name in LIBRARIES if missing(name, device_type) is None]
     probe = case(lengths, 4, 2, 64, window=window)
     longest = max(lengths)
-    return cases + [
-        replace(probe, description=f"{name}, window", fused=partial(call, name, longest, window)) for name in others
-    ]
+    return cases + [replace(probe, description=f"{name}, window", fused=partial(call, name, longest, window)) for name in others]
 
 
 def large() -> Large:
@@ -152,6 +148,4 @@ def published() -> Case:
 
 def benchmarks(model: Model, tokens: int) -> list[Case]:
     layouts = [document_lengths(tokens)] if tokens <= 16_384 else [document_lengths(tokens), (tokens,)]
-    return [
-        case(lengths, model.heads, model.heads, model.head_size, window) for lengths in layouts for window in (WINDOW, None)
-    ]
+    return [case(lengths, model.heads, model.heads, model.head_size, window) for lengths in layouts for window in (WINDOW, None)]

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from llmctl_kernels.cases.case import Case, Large, Model, Outputs, Tensors, Work, last_rows, normal
+from llmctl_kernels.cases.case import TAIL, Case, Large, Model, Outputs, Tensors, Work, last_rows, normal
 
 EPS = 1e-6
 THETA = 500_000.0
@@ -18,7 +18,9 @@ def call(name: str, head_size: int, **inputs: Tensor) -> Outputs:
     return getattr(module, name)(*(inputs[name] for name in names), EPS, head_size)
 
 
-def exact(head_size: int, query: Tensor, key: Tensor, query_weight: Tensor, key_weight: Tensor, cos: Tensor, sin: Tensor) -> Outputs:
+def exact(
+    head_size: int, query: Tensor, key: Tensor, query_weight: Tensor, key_weight: Tensor, cos: Tensor, sin: Tensor
+) -> Outputs:
     def turned(rows: Tensor, weight: Tensor) -> Tensor:
         heads = rows.unflatten(-1, (-1, head_size))
         normed = rows if weight.numel() == rows.shape[1] else heads
@@ -90,7 +92,7 @@ def large() -> Large:
     rows, heads, head_size = 2**19 + 1024, 32, 128
     names = ("query", "key", "cos", "sin")
     memory = 12 * 2 * rows * heads * head_size
-    whole, tail = case(rows, heads, heads, head_size), case(512, heads, heads, head_size)
+    whole, tail = case(rows, heads, heads, head_size), case(TAIL, heads, heads, head_size)
     return Large(whole, tail, last_rows(*names), ("query", "key"), memory, row_outputs=(0, 1))
 
 

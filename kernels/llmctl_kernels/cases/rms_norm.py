@@ -7,20 +7,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from llmctl_kernels.cases.case import Case, Implementation, Large, Model, Outputs, Tensors, Work, last_rows, liger, normal
+from llmctl_kernels.cases.case import TAIL, Case, Implementation, Large, Model, Outputs, Tensors, Work, last_rows, liger, normal
 
 Form = Literal["rms_norm", "add_rms_norm", "rms_norm_add"]
 EPS = 1e-6
 TENSORS = {"rms_norm": (2, 5), "add_rms_norm": (4, 8), "rms_norm_add": (3, 6)}
-"""`[N, D]` tensors that move, forward and both: alone x and y, then x, dy and dx; after an addition two are read and two written,
-then both gradients and the sum read and one gradient written; before one three, then dy, x and dx, as the residual's gradient is dy."""
+"""`[N, D]` tensors that move, forward and both. Alone: x and y; then x, dy and dx. After an addition: two are read and two
+written; then both gradients and the sum are read and one gradient is written, as the two are equal. Before an addition: three;
+then dy, x and dx, as the residual's gradient is dy."""
 
 
 def call(form: str, options: dict[str, Any], **inputs: Tensor) -> Outputs:
     import llmctl_kernels.rms_norm as module
 
     function = getattr(module, form)
-    operands = (inputs["x"], inputs["weight"]) if "residual" not in inputs else (inputs["x"], inputs["residual"], inputs["weight"])
+    operands = (
+        (inputs["x"], inputs["weight"]) if "residual" not in inputs else (inputs["x"], inputs["residual"], inputs["weight"])
+    )
     outputs = function(*operands, EPS, **options)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
@@ -100,7 +103,7 @@ def edges(small: bool, device_type: str) -> list[Case]:
 def large() -> Large:
     rows, width = 2**19 + 1024, 4096
     memory = 8 * 2 * rows * width
-    return Large(case(rows, width), case(512, width), last_rows("x"), ("x",), memory)
+    return Large(case(rows, width), case(TAIL, width), last_rows("x"), ("x",), memory)
 
 
 def benchmarks(model: Model, tokens: int) -> list[Case]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from llmctl_kernels.cases.case import Case, Implementation, Large, Model, Outputs, Tensors, Work, last_rows, liger, normal
+from llmctl_kernels.cases.case import TAIL, Case, Implementation, Large, Model, Outputs, Tensors, Work, last_rows, liger, normal
 
 
 def fused(gate: Tensor, up: Tensor) -> Outputs:
@@ -61,7 +61,7 @@ def edges(small: bool, device_type: str) -> list[Case]:
 
 def large() -> Large:
     rows, size = 2**31 // 11_008 + 1024, 11_008
-    return Large(case(rows, size), case(512, size), last_rows("gate", "up"), ("gate", "up"), 8 * 2 * rows * size)
+    return Large(case(rows, size), case(TAIL, size), last_rows("gate", "up"), ("gate", "up"), 8 * 2 * rows * size)
 
 
 def benchmarks(model: Model, tokens: int) -> list[Case]:
