@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llmctl_kernels.cases import Cases, cases_of
 from llmctl_kernels.cases.case import TAIL, Case, Large, Tensors, Unavailable
-from llmctl_kernels.check.measure import EDGE_FLOOR, FLOOR, LIMIT, cotangents, root_mean_square, run, seeded, worst_ratio
+from llmctl_kernels.check.measure import EDGE_FLOOR, FLOOR, cotangents, limit, root_mean_square, run, seeded, worst_ratio
 from llmctl_kernels.check.operators import check_operators
 from llmctl_kernels.names import KernelName
 
@@ -101,12 +101,12 @@ def accurate(case: Case, device: torch.device, dtype: torch.dtype, floor: float)
     inputs = case.inputs(device, dtype, seeded(device))
     truth = run(case, case.exact, inputs, torch.float64)
     plain = run(case, case.plain, inputs)
-    return judged(run(case, case.fused, inputs), plain, truth, floor)
+    return judged(run(case, case.fused, inputs), plain, truth, floor, dtype)
 
 
-def judged(got: Tensors, plain: Tensors, truth: Tensors, floor: float) -> Finding:
+def judged(got: Tensors, plain: Tensors, truth: Tensors, floor: float, dtype: torch.dtype) -> Finding:
     ratio, where = worst_ratio(got, plain, truth, floor)
-    return Finding(ratio <= LIMIT, ratio, where)
+    return Finding(ratio <= limit(dtype), ratio, where)
 
 
 def last_rows_right(big: Large, device: torch.device) -> Finding:
@@ -128,7 +128,7 @@ def last_rows_right(big: Large, device: torch.device) -> Finding:
     del inputs, leaves, outputs, given, wanted, found
     truth = run(big.tail_case, big.tail_case.exact, tail, torch.float64, ends)
     plain = run(big.tail_case, big.tail_case.plain, tail, gradients=ends)
-    return judged(got, plain, {name: truth[name] for name in got}, FLOOR[dtype])
+    return judged(got, plain, {name: truth[name] for name in got}, FLOOR[dtype], dtype)
 
 
 def repeatable(case: Case, device: torch.device) -> Finding:
