@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from llmctl_kernels.attention.backends import Backend, missing
 from llmctl_kernels.cases.case import (
     TAIL,
     WINDOW,
@@ -26,13 +27,13 @@ from llmctl_kernels.cases.case import (
     normal,
 )
 
-LIBRARIES = ("varlen_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+LIBRARIES: tuple[Backend, ...] = ("varlen_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 PUBLISHED_LENGTH = 16_384
 """Where FlashAttention-3's published rates are compared: one document, 16 heads of 128, causal."""
 
 
 def call(
-    backend: str, longest: int, window: int | None, query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor
+    backend: Backend, longest: int, window: int | None, query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor
 ) -> Outputs:
     from llmctl_kernels.attention import packed_attention
 
@@ -46,13 +47,7 @@ def dense(longest: int, window: int | None, query: Tensor, key: Tensor, value: T
     return (reference_attention(query, key, value, cu_seqlens, cu_seqlens, longest, longest, window, scale),)
 
 
-def missing(backend: str, device_type: str) -> str | None:
-    from llmctl_kernels.attention import backends
-
-    return backends.missing(backend, device_type)  # pyright: ignore[reportArgumentType]
-
-
-def library(backend: str, longest: int, window: int | None) -> Implementation:
+def library(backend: Backend, longest: int, window: int | None) -> Implementation:
     if reason := missing(backend, "cuda"):
         raise Unavailable(reason)
     return partial(call, backend, longest, window)
@@ -121,7 +116,7 @@ def edges(small: bool, device_type: str) -> list[Case]:
         case((), 2, 1, plain_size, what="no rows"),
     ]
     # a window or a scale that a library takes to mean something else shows here, on the machine that has the library
-    others = [name for name in LIBRARIES if missing(name, device_type) is None]
+    others: list[Backend] = [name for name in LIBRARIES if missing(name, device_type) is None]
     probe = case(lengths, 4, 2, 64, window=window)
     longest = max(lengths)
     return cases + [replace(probe, description=f"{name}, window", fused=partial(call, name, longest, window)) for name in others]

@@ -35,10 +35,10 @@ def exact(
     return turned(query, query_weight), turned(key, key_weight)
 
 
-def work(rows: int, query_size: int, key_size: int, rotated: int) -> Work:
+def work(rows: int, query_size: int, key_size: int, weights: int, rotated: int) -> Work:
     """Queries and keys are read and written; backward reads them and two gradients and writes two. Cosine and sine are fp32."""
     size, tables = rows * (query_size + key_size), 2 * 4 * rows * rotated
-    return Work(2 * 2 * size + tables, 2 * 5 * size + 2 * tables, 7 * size, 21 * size)
+    return Work(2 * (2 * size + weights) + tables, 2 * (5 * size + 3 * weights) + 2 * tables, 7 * size, 21 * size)
 
 
 def case(
@@ -46,6 +46,7 @@ def case(
 ) -> Case:
     """`by_head`: each head is normed by itself (Qwen 3), and not a projection as a whole (Olmo 3)."""
     turned = rotated or head_size
+    weights = 2 * head_size if by_head else (heads + key_heads) * head_size
 
     def inputs(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> Tensors:
         sizes = {"query": heads * head_size, "key": key_heads * head_size}
@@ -66,7 +67,7 @@ def case(
         fused=partial(call, "qk_norm_rope", head_size),
         plain=partial(call, "plain_qk_norm_rope", head_size),
         exact=partial(exact, head_size),
-        work=work(rows, heads * head_size, key_heads * head_size, turned),
+        work=work(rows, heads * head_size, key_heads * head_size, weights, turned),
         bound="memory",
         differentiable=(0, 1),
     )
