@@ -8,6 +8,7 @@ from llmctl_kernels.bench.measure import Ceilings, Stopwatch, collected, measure
 from llmctl_kernels.bench.rows import Row
 from llmctl_kernels.cases import cases_of
 from llmctl_kernels.cases.case import MODELS, Case, Implementation, Unavailable
+from llmctl_kernels.check.checks import in_words
 from llmctl_kernels.names import KernelName
 
 OURS, PLAIN, COMPILED = "ours", "plain torch", "torch.compile"
@@ -29,6 +30,8 @@ def problems(kernel: KernelName, models: Sequence[str], tokens: Sequence[int]) -
 
 def implementations(case: Case) -> dict[str, Callable[[], Implementation]]:
     def compiled() -> Implementation:
+        if case.kernel == "packed_attention":
+            raise Unavailable("would be compiled for each document's length")
         torch._dynamo.reset()  # a graph per case, and not one for all sizes
         return torch.compile(case.plain, dynamic=False)
 
@@ -50,12 +53,10 @@ def attempted(case: Case, load: Callable[[], Implementation], row: Row, stopwatc
     note = ""
     try:
         return measured(case, load(), row, stopwatch, chip)
-    except torch.OutOfMemoryError:
-        note = "out of memory"
     except ImportError:
         note = "not installed"
-    except Unavailable as error:
-        note = str(error)
+    except (Unavailable, torch.OutOfMemoryError) as error:
+        note = in_words(error)
     except Exception as error:
-        note = f"failed: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"[:300]
+        note = f"failed: {in_words(error)}"
     return Row(row.kernel, row.model, row.case, row.implementation, row.device, tokens=row.tokens, note=note)

@@ -3,8 +3,11 @@
 `x [N, D]`, `weight [O, D]`, `bias [O]`, `a [R, D]`, `b [O, R]` -> `x weight^T + bias + scale * (x a^T) b^T`, `[N, O]`.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from llmctl_kernels.cases.case import TAIL, Case, Large, Model, Outputs, Tensors, Work, last_rows, normal
 
@@ -12,21 +15,15 @@ SCALE = 2.0
 RANK = 16
 
 
-def fused(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Outputs:
+def fused(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, in_triton: bool = True) -> Outputs:
     from llmctl_kernels.lora_linear import lora_linear
 
-    return (lora_linear(x, weight, bias, a, b, SCALE, x.dtype, True),)
+    return (lora_linear(x, weight, bias, a, b, SCALE, x.dtype, in_triton),)
 
 
 def plain(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Outputs:
-    from llmctl_kernels.lora_linear import plain_lora_linear
-
-    return (plain_lora_linear(x, weight, bias, a, b, SCALE, x.dtype),)
-
-
-def exact(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Outputs:
-    output = x @ weight.T + SCALE * (x @ a.T) @ b.T
-    return (output if bias is None else output + bias,)
+    """Module by module, as PEFT computes it; it keeps the inputs' precision."""
+    return (functional.linear(x, weight, bias) + SCALE * functional.linear(functional.linear(x, a), b),)
 
 
 def work(rows: int, width: int, outputs: int, rank: int) -> Work:
@@ -37,7 +34,9 @@ def work(rows: int, width: int, outputs: int, rank: int) -> Work:
     return Work(moved, 2 * moved + 2 * rows_moved, frozen + low_rank, 2 * frozen + 3 * low_rank)
 
 
-def case(rows: int, width: int, outputs: int, rank: int = RANK, with_bias: bool = False, what: str = "") -> Case:
+def case(
+    rows: int, width: int, outputs: int, rank: int = RANK, with_bias: bool = False, in_triton: bool = True, what: str = ""
+) -> Case:
     def inputs(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> Tensors:
         tensors = {
             "x": normal((rows, width), device, dtype, generator),
@@ -49,19 +48,21 @@ def case(rows: int, width: int, outputs: int, rank: int = RANK, with_bias: bool 
 
     return Case(
         kernel="lora_linear",
-        description=what or f"[{rows}, {width}] x {outputs}, rank {rank}",
+        description=what or f"[{rows}, {width}] x {outputs}, rank {rank}{'' if in_triton else ', products of torch'}",
         inputs=inputs,
         wants_gradient=("x", "a", "b"),
-        fused=fused,
+        fused=partial(fused, in_triton=in_triton),
         plain=plain,
-        exact=exact,
+        exact=plain,
         work=work(rows, width, outputs, rank),
         bound="compute",
+        others={"torch's products": lambda: partial(fused, in_triton=False)},
     )
 
 
 def typical(small: bool) -> list[Case]:
-    return [case(9, 32, 24, rank=4) if small else case(4096, 2048, 8192)]
+    rows, width, outputs, rank = (9, 32, 24, 4) if small else (4096, 2048, 8192, RANK)
+    return [case(rows, width, outputs, rank, in_triton=in_triton) for in_triton in (True, False)]
 
 
 def edges(small: bool, device_type: str) -> list[Case]:

@@ -28,6 +28,7 @@ from llmctl_kernels.cases.case import (
 )
 
 LIBRARIES: tuple[Backend, ...] = ("varlen_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+BY_DOCUMENT: Backend = "per_document"
 PUBLISHED_LENGTH = 16_384
 """Where FlashAttention-3's published rates are compared: one document, 16 heads of 128, causal."""
 
@@ -43,6 +44,8 @@ def call(
 def dense(longest: int, window: int | None, query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor) -> Outputs:
     from llmctl_kernels.attention.reference import reference_attention
 
+    if not len(query):
+        return (query.clone(),)
     scale = query.shape[-1] ** -0.5
     return (reference_attention(query, key, value, cu_seqlens, cu_seqlens, longest, longest, window, scale),)
 
@@ -93,7 +96,7 @@ def case(lengths: Sequence[int], heads: int, key_heads: int, head_size: int, win
         exact=partial(dense, longest, window),
         work=work(lengths, heads, key_heads, head_size, window),
         bound="compute",
-        others={name: partial(library, name, longest, window) for name in LIBRARIES},
+        others={name: partial(library, name, longest, window) for name in (*LIBRARIES, BY_DOCUMENT)},
     )
 
 
@@ -105,7 +108,7 @@ def typical(small: bool) -> list[Case]:
 
 
 def edges(small: bool, device_type: str) -> list[Case]:
-    lengths, window = ((5, 1, 0, 9), 4) if small else ((200, 1, 0, 333, 0, 64, 1), 100)
+    lengths, window = ((5, 1, 0, 9, 0), 4) if small else ((200, 1, 0, 333, 0, 64, 1, 0, 0), 100)
     sizes = (32, 80) if small else (32, 64, 80, 128, 256)
     plain_size = 32 if small else 64
     cases = [

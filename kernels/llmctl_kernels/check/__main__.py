@@ -7,12 +7,14 @@ nothing can run here.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,9 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "Triton's interpreter"
     print(f"\n{counts['ok']} ok, {counts['FAILED']} failed, {counts['skipped']} skipped in {seconds:.0f} s on {name}.")
     if options.json:
-        record = {"device": name, "torch": torch.__version__, "seconds": round(seconds, 1), "checks": list(map(asdict, outcomes))}
+        record = {"device": name, "torch": torch.__version__, "seconds": round(seconds, 1), "checks": list(map(entry, outcomes))}
         options.json.write_text(json.dumps(record, indent=2) + "\n")
     return 1 if counts["FAILED"] else 0
+
+
+def entry(outcome: Outcome) -> dict[str, Any]:
+    """For JSON, which has no infinity."""
+    ratio = outcome.ratio if outcome.ratio is not None and math.isfinite(outcome.ratio) else None
+    return asdict(outcome) | {"ratio": ratio}
 
 
 def line(outcome: Outcome) -> str:

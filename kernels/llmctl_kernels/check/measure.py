@@ -61,7 +61,7 @@ def run(
         else [gradient.to(kind) if kind else gradient for gradient in gradients]
     )
     wanted = [leaves[name] for name in case.wants_gradient]
-    found = torch.autograd.grad([outputs[index] for index in case.differentiable], wanted, given)
+    found = torch.autograd.grad([outputs[index] for index in case.differentiable], wanted, given, materialize_grads=True)
     results = {f"output {index}": output.detach() for index, output in enumerate(outputs)}
     return results | {f"d {name}": gradient for name, gradient in zip(case.wants_gradient, found, strict=True)}
 
