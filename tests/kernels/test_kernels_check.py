@@ -137,13 +137,22 @@ def test_large_problems_are_skipped_where_memory_is_short(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_large_problems_pass_2_to_the_31(kernel: KernelName) -> None:
+def test_large_problems_pass_2_to_the_31_and_end_in_small_ones(kernel: KernelName) -> None:
     big = cases_of(kernel).large()
     generator: Any = None  # the meta device has none
     tensors = big.case.inputs(torch.device("meta"), torch.bfloat16, generator)
-    first = tensors[big.row_gradients[0]]
+    first, tail = tensors[big.row_gradients[0]], big.tail(tensors)
     assert first.numel() > 2**31
     assert big.memory >= 2 * 2 * first.numel()  # at least the tensor and its gradient
+    expected = big.tail_case.inputs(torch.device("meta"), torch.bfloat16, generator)
+    assert {name: tensor.shape for name, tensor in tail.items()} == {name: tensor.shape for name, tensor in expected.items()}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel_is_planned_on_a_gpu_with_its_edges_and_a_large_problem(kernel: KernelName) -> None:
+    planned = list(checks.plan(cases_of(kernel), CPU, small=False))
+    assert {name for name, _, _ in planned} == CHECKS | {"2^31 elements"}
+    assert any("no rows" in description for name, description, _ in planned if name == "bf16 edge")
 
 
 def test_ratio_is_of_the_kernels_error_and_plain_torchs() -> None:

@@ -49,8 +49,8 @@ def checks(kernel: KernelName, device: torch.device, small: bool) -> Iterator[Ou
         return
     for name, description, check in planned:
         yield outcome(kernel, name, description, check)
-        gc.collect()
         if device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
 
 
