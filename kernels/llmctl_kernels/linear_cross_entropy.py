@@ -15,21 +15,24 @@ from torch import Tensor
 IGNORED = -100
 CHUNK_LOGITS = 2**20
 """Logits at a time on a CPU: 4 MiB of fp32 stay in its cache, and in memory that is used again."""
-CHUNK_LOGITS_GPU = 2**28
-"""Logits at a time on a GPU: 512 MiB of bf16. Chunks of few tokens would read and write the weight's gradient once for each."""
+CHUNK_LOGITS_GPU, CHUNK_LOGITS_FUSED = 2**26, 2**28
+"""Logits at a time on a GPU, by torch and by the Triton kernel: 512 MiB either way, in bf16 with fp32 beside it or in bf16 alone.
+Every chunk reads and writes the weight's gradient: those of few tokens wait for memory."""
 LEAST_TOKENS = 128
 """Tokens of a chunk at least: the products' tiles."""
 
 
-def chunk_length(vocabulary: int, on_gpu: bool) -> int:
+def chunk_length(vocabulary: int, on_gpu: bool, fused: bool = False) -> int:
     """Tokens whose logits are computed together at most."""
-    tokens = (CHUNK_LOGITS_GPU if on_gpu else CHUNK_LOGITS) // vocabulary
-    return max(LEAST_TOKENS, tokens // LEAST_TOKENS * LEAST_TOKENS if on_gpu else tokens)
+    if not on_gpu:
+        return max(LEAST_TOKENS, CHUNK_LOGITS // vocabulary)
+    tokens = (CHUNK_LOGITS_FUSED if fused else CHUNK_LOGITS_GPU) // vocabulary
+    return max(LEAST_TOKENS, tokens // LEAST_TOKENS * LEAST_TOKENS)
 
 
-def even_length(tokens: int, vocabulary: int, on_gpu: bool) -> int:
+def even_length(tokens: int, vocabulary: int, on_gpu: bool, fused: bool = False) -> int:
     """Tokens of each chunk, so that on a GPU the last is not much shorter than the others."""
-    most = chunk_length(vocabulary, on_gpu)
+    most = chunk_length(vocabulary, on_gpu, fused)
     if not on_gpu or tokens <= most:
         return most
     chunks = -(-tokens // most)
@@ -72,7 +75,7 @@ def _linear_cross_entropy(
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     z_total = torch.zeros_like(total)
     softmax = _fused_softmax if fused else _softmax
-    length = even_length(len(hidden), len(weight), hidden.is_cuda)
+    length = even_length(len(hidden), len(weight), hidden.is_cuda, fused)
     for start in range(0, len(hidden), length):
         part = slice(start, start + length)
         inputs = hidden[part].to(kind)

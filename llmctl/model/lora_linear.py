@@ -7,48 +7,20 @@ for each.
 from typing import Any
 
 import torch
+from llmctl_kernels.lora_linear import lora_linear
 from torch import Tensor, nn
 
 from llmctl.model.lora import AdapterSettings
 
 
-class AdaptedProduct(torch.autograd.Function):
-    """(x [..., I], W [O, I], bias [O] or None, A [R, I], B [O, R], scale) -> x W^T + bias + scale (x A^T) B^T, [..., O].
-
-    W and bias are frozen. Products are computed in `kind`.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, kind: torch.dtype
-    ) -> Tensor:
-        flat, working = x.flatten(0, -2).to(kind), weight.to(kind)
-        low = flat @ a.to(kind).T
-        out = flat @ working.T if bias is None else torch.addmm(bias.to(kind), flat, working.T)
-        out.addmm_(low, b.to(kind).T, alpha=scale)
-        ctx.save_for_backward(flat, low, working, a, b)
-        ctx.scale, ctx.of_input, ctx.shape = scale, x.dtype, x.shape
-        return out.unflatten(0, x.shape[:-1])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        flat, low, working, a, b = ctx.saved_tensors
-        gradient = grads[0].flatten(0, -2).to(flat.dtype)
-        through = (gradient @ b.to(flat.dtype)) * ctx.scale
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = (gradient @ working).addmm_(through, a.to(flat.dtype)).to(ctx.of_input).view(ctx.shape)
-        return of_x, None, None, (through.T @ flat).to(a.dtype), (gradient.T @ low * ctx.scale).to(b.dtype), None, None
-
-
-def join_products(model: nn.Module) -> None:
+def join_products(model: nn.Module, fused: bool = False) -> None:
     """Let the adapted linear layers of `model` compute in one function, as far as they are plain: no DoRA, no dropout, no packed
-    weights, one adapter."""
+    weights, one adapter. `fused`: by a Triton kernel, where it runs."""
     from peft.tuners.lora.layer import Linear
 
     for layer in model.modules():
         if type(layer) is Linear and _plain(layer):
-            layer.forward = _Joined(layer)
+            layer.forward = _Joined(layer, fused)
 
 
 def _plain(layer: Any) -> bool:
@@ -63,7 +35,8 @@ def _plain(layer: Any) -> bool:
 class _Joined:
     """The forward pass of a layer of `peft`."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, fused: bool) -> None:
+        self.fused = fused
         self.base = layer.get_base_layer()
         (name,) = layer.active_adapters
         self.a, self.b, self.scale = layer.lora_A[name], layer.lora_B[name], layer.scaling[name]
@@ -71,7 +44,8 @@ class _Joined:
     def __call__(self, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
         device = x.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.base.weight.dtype
-        return AdaptedProduct.apply(x, self.base.weight, self.base.bias, self.a.weight, self.b.weight, self.scale, kind)
+        base = self.base
+        return lora_linear(x, base.weight, base.bias, self.a.weight, self.b.weight, self.scale, kind, self.fused)
 
 
 def hold_frozen_in_bfloat16(model: nn.Module) -> None:
@@ -89,9 +63,12 @@ def holds_bfloat16(dora: bool, quantize: str, zero_stage: int, bfloat16: bool) -
     return bfloat16 and zero_stage == 0 and not dora and quantize == "none"
 
 
-def quicken(model: nn.Module, settings: AdapterSettings, zero_stage: int, bfloat16: bool, compiled: bool) -> None:
-    """Make a model with an adapter train faster, where nothing of what it computes changes but rounding."""
+def quicken(
+    model: nn.Module, settings: AdapterSettings, zero_stage: int, bfloat16: bool, compiled: bool, fused: bool = False
+) -> None:
+    """Make a model with an adapter train faster, where nothing of what it computes changes but rounding. `fused`: by a Triton
+    kernel, which stays in a compiled graph; products of torch are left to the compiler."""
     if holds_bfloat16(settings.dora, settings.quantize, zero_stage, bfloat16):
         hold_frozen_in_bfloat16(model)
-    if zero_stage < 3 and not compiled:  # ZeRO 3 gathers a weight when its own module is called
-        join_products(model)
+    if zero_stage < 3 and (fused or not compiled):  # ZeRO 3 gathers a weight when its own module is called
+        join_products(model, fused)

@@ -1,8 +1,4 @@
-"""Cross entropy from hidden states, without the [N, V] logits.
-
-The output head's product, the softmax and their gradients are computed chunk by chunk in the forward pass; what is kept
-is the gradient of the hidden states and, in fp32, that of the weight (bf16 accumulation over chunks loses digits).
-"""
+"""The output head with its cross entropy, so that the [N, V] logits of a batch are never there in whole."""
 
 from typing import Any
 
@@ -12,72 +8,7 @@ from torch import Tensor, nn
 from llmctl.errors import UserError
 from llmctl.model.sequence import SequenceGroup
 from llmctl.tokens.batch import Batch
-from llmctl.tokens.rows import IGNORED
-
-CHUNK_LOGITS = 2**20
-"""Logits at a time on a CPU: 4 MiB of fp32 stay in its cache, and in memory that is used again."""
-CHUNK_LOGITS_GPU = 2**24
-
-
-class LinearCrossEntropy(torch.autograd.Function):
-    """(hidden [N, D], weight [V, D], labels [N]) -> (sum of cross entropy and z-loss, sum of z-loss).
-
-    z-loss is `multiplier * logsumexp^2` (PaLM, arXiv 2204.02311); only the first output is differentiable.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float, kind: torch.dtype) -> Any:
-        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        shape, rows = hidden.shape, None
-        if not hidden.is_cuda:  # which would be waited for
-            rows = torch.nonzero(labels != IGNORED)[:, 0]
-            hidden, labels = hidden[rows], labels[rows]
-        hidden_grad = torch.zeros_like(hidden) if wanted else None
-        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        working = weight.to(kind)
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        z_total = torch.zeros_like(total)
-        length = chunk_length(len(weight), hidden.is_cuda)
-        for start in range(0, len(hidden), length):
-            part = slice(start, start + length)
-            inputs, target = hidden[part].to(kind), labels[part]
-            logits = inputs @ working.T
-            kept = target != IGNORED
-            index = target.clamp(min=0)[:, None]
-            # One fused pass over the logits gives all that is needed: log-partition = logit - log-probability.
-            log_probabilities = torch.log_softmax(logits, -1, dtype=torch.float32)
-            losses = -log_probabilities.gather(1, index)[:, 0]
-            log_partition = logits.gather(1, index)[:, 0].float() + losses
-            z_losses = z_loss * log_partition.square()
-            total += torch.where(kept, losses + z_losses, 0.0).sum()
-            z_total += torch.where(kept, z_losses, 0.0).sum()
-            if hidden_grad is not None:
-                gradient = log_probabilities.exp_()
-                gradient *= ((1 + 2 * z_loss * log_partition) * kept)[:, None]
-                gradient.scatter_add_(1, index, -kept[:, None].float())
-                gradient = gradient.to(kind)
-                hidden_grad[part] = (gradient @ working).to(hidden.dtype)
-                if weight_grad is not None:
-                    weight_grad += gradient.T @ inputs
-        if rows is not None and hidden_grad is not None:
-            hidden_grad = hidden_grad.new_zeros(shape).index_copy_(0, rows, hidden_grad)
-        ctx.save_for_backward(hidden_grad, weight_grad)
-        ctx.weight_type = weight.dtype
-        ctx.mark_non_differentiable(z_total)
-        return total, z_total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        hidden_grad, weight_grad = ctx.saved_tensors
-        scale = grads[0]
-        if weight_grad is not None:
-            weight_grad = (weight_grad * scale).to(ctx.weight_type)
-        return hidden_grad * scale if ctx.needs_input_grad[0] else None, weight_grad, None, None, None
-
-
-def chunk_length(vocabulary: int, on_gpu: bool) -> int:
-    """Tokens whose logits are computed together."""
-    return max(128, (CHUNK_LOGITS_GPU if on_gpu else CHUNK_LOGITS) // vocabulary)
+from llmctl_kernels.linear_cross_entropy import IGNORED, chunk_length, linear_cross_entropy
 
 
 class LinearCrossEntropyHead(nn.Linear):
@@ -86,14 +17,15 @@ class LinearCrossEntropyHead(nn.Linear):
     It has to happen inside the module: ZeRO stage 3 gathers a weight when its own module is called.
     """
 
+    fused: bool = False
+    """Whether a Triton kernel takes the softmax."""
+
     def forward(self, input: Tensor, labels: Tensor | None = None, z_loss: float = 0.0) -> Any:  # noqa: A002
         if labels is None:
             return super().forward(input)
         device = input.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
-        # Of a weight that asks for a gradient the function would make one, without gradients too.
-        weight = self.weight if torch.is_grad_enabled() else self.weight.detach()
-        return LinearCrossEntropy.apply(input.flatten(0, -2), weight, labels.flatten(), z_loss, kind)
+        return linear_cross_entropy(input.flatten(0, -2), self.weight, labels.flatten(), z_loss, kind, self.fused)
 
 
 def base_model(model: Any) -> Any:
@@ -101,8 +33,8 @@ def base_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def use_linear_cross_entropy(model: Any) -> None:
-    """Turn the output head of `model` into a `LinearCrossEntropyHead`; its weight and its name stay.
+def use_linear_cross_entropy(model: Any, fused: bool = False) -> None:
+    """Turn the output head of `model` into a `LinearCrossEntropyHead`; its weight and its name stay. `fused`: by a Triton kernel.
 
     Raises:
         UserError: the architecture does something to its logits that the head would leave out.
@@ -114,11 +46,11 @@ def use_linear_cross_entropy(model: Any) -> None:
     for name, neutral in changes.items():
         if getattr(config, name, None) not in (None, neutral):
             raise UserError(f"{config.model_type}: its {name} = {getattr(config, name)} is not supported in training yet")
-    if type(head) is not nn.Linear or head.bias is not None:
-        if isinstance(head, LinearCrossEntropyHead):
-            return
+    if not isinstance(head, LinearCrossEntropyHead) and (type(head) is not nn.Linear or head.bias is not None):
         raise UserError(f"{config.model_type}: its output head is a {type(head).__name__}, expected a linear layer without bias")
     head.__class__ = LinearCrossEntropyHead
+    assert isinstance(head, LinearCrossEntropyHead)
+    head.fused = fused
 
 
 def inputs_of(batch: Batch) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmctl.model.attention import packed_attention, per_document, takes_varlen, varlen
+from llmctl.model.attention import packed_attention, takes_varlen
 from llmctl.tokens.batch import Batch
+from llmctl_kernels.attention import Backend, per_document, varlen
 
 BLOCK = 256
 """Queries at a time whose keys begin before their part, off the GPU: a mask of [256, K] serves all blocks, 64 MiB of fp32 for
@@ -57,6 +58,7 @@ class SequenceGroup:
         max_length: int,
         window: int | None,
         scale: float,
+        backend: Backend,
     ) -> Tensor:
         """`packed_attention` of a part: `[1, H, N / size, D]` -> `[1, N / size, H, D]`, with the boundaries of the whole. A
         collective call, and so is its backward pass."""
@@ -64,13 +66,13 @@ class SequenceGroup:
             query, key, value = (
                 self._all_to_all(tensor.transpose(1, 2), scatter=2, gather=1).transpose(1, 2) for tensor in (query, key, value)
             )
-            out = packed_attention(query, key, value, lengths, cu_seqlens, max_length, window, scale)
+            out = packed_attention(query, key, value, lengths, cu_seqlens, max_length, window, scale, backend)
             return self._all_to_all(out, scatter=1, gather=2)
         # Tokens come first, as the ranks' parts are put one after the other; one call for keys and values together.
         both = torch.stack([key[0], value[0]]).permute(2, 0, 1, 3)
         whole = Gathered.apply(self.group, self.size, both).permute(1, 2, 0, 3)[:, None]
         start = self.rank * query.shape[2]
-        return attention_of_part(query, whole[0], whole[1], start, lengths, cu_seqlens, max_length, window, scale)
+        return attention_of_part(query, whole[0], whole[1], start, lengths, cu_seqlens, max_length, window, scale, backend)
 
     def _all_to_all(self, tensor: Tensor, scatter: int, gather: int) -> Tensor:
         """`[1, N, H, D]` with one dimension shared out over the ranks and another put together."""
@@ -122,17 +124,19 @@ def attention_of_part(
     max_length: int,
     window: int | None,
     scale: float,
+    backend: Backend,
 ) -> Tensor:
     """Causal attention inside documents of the queries of a part of a row, `[1, H, M, D]`, from token `start` on, to the keys of
     the whole row, `[1, KV, N, D]` -> `[1, M, H, D]`."""
     size = query.shape[2]
     before, inside = documents_inside(lengths, start, size)
     begin, end = start - before, start + size
-    if takes_varlen(query):
+    if takes_varlen(query, backend):
         # The kernels align queries with the last of their keys. A document that ends before the part or begins after it has none.
         boundaries = cu_seqlens.clamp(start, end) - start, cu_seqlens.clamp(begin, end) - begin
         longest = min(max_length, size), max_length
-        return varlen(query, key[:, :, begin:end], value[:, :, begin:end], boundaries, longest, window, scale)
+        query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key[:, :, begin:end], value[:, :, begin:end]))
+        return varlen(query, key, value, boundaries, longest, window, scale, backend)[None]
     first = inside[0] if before else 0
     found = []
     if first:

@@ -8,12 +8,12 @@ Q = heads x head size, K = key heads x head size, inner width F, and three ways 
 
 from dataclasses import dataclass
 
-from llmctl.model.attention import MOST_SCORES, SHORT
 from llmctl.model.lora_linear import holds_bfloat16
 from llmctl.preflight.decoder import Decoder
 from llmctl.preflight.plan import exchange_of_rows
 from llmctl.recipe.chat_schema import LoraTable
 from llmctl.recipe.schema import TrainTable
+from llmctl_kernels.attention.per_document import MOST_SCORES, SHORT
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ Weights, gradients and optimizer states as in the ZeRO paper (arXiv 1910.02054),
 
 from dataclasses import dataclass
 
-from llmctl.model.loss import chunk_length
 from llmctl.model.tiled import tile_tokens
 from llmctl.preflight.activations import (
     Load,
@@ -23,6 +22,8 @@ from llmctl.preflight.activations import (
 )
 from llmctl.preflight.decoder import Decoder
 from llmctl.recipe.schema import TrainTable
+from llmctl_kernels.choice import wanted
+from llmctl_kernels.linear_cross_entropy import even_length
 
 BUCKET = 500_000_000  # DeepSpeed's reduce_bucket_size, in numbers
 LIVE = 1_000_000_000  # its stage3_max_live_parameters
@@ -145,7 +146,7 @@ def memory_of_step(decoder: Decoder, table: TrainTable, micro_batch: int, machin
         optimizer=found.optimizer,
         buffers=buffer_bytes(decoder, table, machine, numbers, bucket),
         activations=saved_bytes(decoder, table, load, numbers, machine.on_gpu),
-        head=head_bytes(decoder, load, numbers, machine.on_gpu),
+        head=head_bytes(decoder, table, load, numbers, machine.on_gpu),
         block=working_block(decoder, table, load, numbers, machine.on_gpu),
         update=update_bytes(decoder, table, machine, bucket),
         set_up=ready if machine.on_gpu else whole,
@@ -156,18 +157,21 @@ def memory_of_step(decoder: Decoder, table: TrainTable, micro_batch: int, machin
     )
 
 
-def head_bytes(decoder: Decoder, load: Load, numbers: Numbers, on_gpu: bool) -> int:
-    """The most that the loss head holds beside what it leaves: hidden states [T, D], the weight's gradient [V, D] in fp32 and its
-    summand of a chunk, the weight's copy, logits and log-probabilities [chunk, V]; or in the backward pass the gradient twice."""
+def head_bytes(decoder: Decoder, table: TrainTable, load: Load, numbers: Numbers, on_gpu: bool) -> int:
+    """The most that the loss head holds beside what it leaves: hidden states [T, D], the weight's gradient [V, D] in fp32 and, in
+    bf16 on a CPU, its summand of a chunk, the weight's copy, logits [chunk, V] and, where they are not fused, log-probabilities;
+    or in the backward pass the gradient again, as the weight is."""
     width, rows, size = decoder.hidden_size, decoder.vocab_size, numbers.product
-    chunk = min(load.tokens, chunk_length(rows, on_gpu))
-    logits = chunk * rows * (4 + size + (size if size == 2 else 0))
+    fused = on_gpu and "linear_cross_entropy" in wanted(table.kernels)
+    chunk = min(load.tokens, even_length(load.tokens, rows, on_gpu, fused))
+    logits = chunk * rows * (size if fused else 4 + size + (size if size == 2 else 0))
     forward = load.tokens * numbers.residual * width + logits + (size * rows * width if numbers.autocast else 0)
     if not decoder.head_trained:
         return forward
     gradient = 4 * rows * width
-    backward = gradient + (2 * rows * width if numbers.residual == 2 else 0)
-    return gradient + max(forward + size * rows * width, backward)
+    backward = (2 if numbers.residual == 2 else 4) * rows * width
+    summand = 0 if on_gpu or size == 4 else size * rows * width
+    return gradient + max(forward + summand, backward)
 
 
 def working_block(decoder: Decoder, table: TrainTable, load: Load, numbers: Numbers, on_gpu: bool) -> int:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from llmctl.tokens.rows import IGNORED, Row
 
+FEWEST_SLOTS = 16
+"""Documents that boundaries have room for at least."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -22,13 +25,14 @@ class Batch:
     positions: Tensor
     """[1, N] int64, from 0 in every document"""
     cu_seqlens: Tensor
-    """[documents + 1] int32: where documents begin, and N"""
+    """[S + 1] int32: where documents begin, then N. S is a power of two, so that compiled graphs serve many batches."""
     lengths: tuple[int, ...]
     """The documents' lengths, on the host: no kernel launch has to wait for them."""
 
     @property
     def max_length(self) -> int:
-        return max(self.lengths)
+        """Tokens that the longest document has at most, a power of two or N, for the same reason."""
+        return min(self.tokens.shape[1], power_of_two(max(self.lengths)))
 
     def to(self, device: torch.device) -> Self:
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))
@@ -54,14 +58,21 @@ def collate(rows: list[Row]) -> Batch:
 def from_documents(tokens: np.ndarray, labels: np.ndarray, lengths: list[int]) -> Batch:
     """A batch of documents of these lengths, one after the other in `tokens` [N] and `labels` [N]."""
     starts = np.concatenate([[0], np.cumsum(lengths)])
+    slots = max(FEWEST_SLOTS, power_of_two(len(lengths)))
+    padded = np.pad(starts, (0, slots + 1 - len(starts)), mode="edge")
     positions = np.arange(len(tokens)) - np.repeat(starts[:-1], lengths)
     return Batch(
         torch.from_numpy(tokens)[None],
         torch.from_numpy(labels)[None],
         torch.from_numpy(positions)[None],
-        torch.from_numpy(starts.astype(np.int32)),
+        torch.from_numpy(padded.astype(np.int32)),
         tuple(lengths),
     )
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is no smaller."""
+    return 1 << max(0, number - 1).bit_length()
 
 
 def of_sequences(sequences: list[list[int]]) -> Batch:

@@ -1,5 +1,7 @@
 """Linear layer and cross entropy in one: equal to float64 with all logits, whatever is ignored, frozen or chunked."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -16,7 +18,7 @@ from llmctl_kernels.linear_cross_entropy import (
 BOTH = pytest.mark.parametrize("fused", [False, True], ids=["torch", "triton"])
 
 
-def problem(device, tokens=37, width=12, vocabulary=53, dtype=torch.float32, ignored=5, seed=0):
+def problem(device, tokens=37, width=12, vocabulary=53, dtype=torch.float32, ignored=5, seed=0) -> tuple[Any, Any, Any]:
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(tokens, width, generator=generator).to(device, dtype).requires_grad_()
     weight = torch.randn(vocabulary, width, generator=generator).to(device, dtype).requires_grad_()
@@ -25,22 +27,22 @@ def problem(device, tokens=37, width=12, vocabulary=53, dtype=torch.float32, ign
     return hidden, weight, labels.to(device)
 
 
-def truth(hidden, weight, labels, z_loss, factor=1.0):
+def truth(hidden, weight, labels, z_loss, factor=1.0) -> list[Any]:
     """Losses and gradients in float64."""
     hidden, weight = (tensor.detach().double().requires_grad_() for tensor in (hidden, weight))
     total, z_total = plain_linear_cross_entropy(hidden, weight, labels, z_loss, torch.float64)
     (total * factor).backward()
-    return total.detach(), z_total.detach(), hidden.grad, weight.grad
+    return [total.detach(), z_total.detach(), hidden.grad, weight.grad]
 
 
-def found(hidden, weight, labels, z_loss, fused, kind=torch.float32, factor=1.0):
+def found(hidden, weight, labels, z_loss, fused, kind=torch.float32, factor=1.0) -> list[Any]:
     total, z_total = linear_cross_entropy(hidden, weight, labels, z_loss, kind, fused)
     (total * factor).backward()
-    return total.detach(), z_total, hidden.grad, weight.grad
+    return [total.detach(), z_total, hidden.grad, weight.grad]
 
 
 def small_chunks(monkeypatch, tokens):
-    monkeypatch.setattr(module, "chunk_length", lambda vocabulary, on_gpu: tokens)
+    monkeypatch.setattr(module, "chunk_length", lambda vocabulary, on_gpu, fused: tokens)
     monkeypatch.setattr(module, "LEAST_TOKENS", 1)
 
 
@@ -133,10 +135,10 @@ def test_the_weights_gradient_gathers_many_chunks_in_fp32(monkeypatch, device, f
     assert (of_weight.double() - exact).norm() <= 2 * (plain - exact).norm()
 
 
-def plain_gradients(hidden, weight, labels):
+def plain_gradients(hidden, weight, labels) -> list[Any]:
     hidden, weight = (tensor.detach().clone().requires_grad_() for tensor in (hidden, weight))
     plain_linear_cross_entropy(hidden, weight, labels, 0.0, torch.bfloat16)[0].backward()
-    return hidden.grad, weight.grad
+    return [hidden.grad, weight.grad]
 
 
 @BOTH
@@ -199,9 +201,10 @@ def test_the_operator_is_registered_as_torch_wants_it(device, fused):
 
 
 def test_chunks_on_a_gpu_are_even_and_hold_whole_tiles():
-    most = chunk_length(100_352, True)
+    most = chunk_length(100_352, True, True)
     assert most % 128 == 0
     assert most * 100_352 <= 2**28
-    assert even_length(8192, 100_352, True) == 2048
-    assert even_length(100, 100_352, True) == most
-    assert all(even_length(tokens, 100_352, True) <= most for tokens in (2561, 5000, 8192, 65_536))
+    assert chunk_length(100_352, True) * 100_352 <= 2**26
+    assert even_length(8192, 100_352, True, True) == 2048
+    assert even_length(100, 100_352, True, True) == most
+    assert all(even_length(tokens, 100_352, True, True) <= most for tokens in (2561, 5000, 8192, 65_536))

@@ -6,7 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmctl.model.attention import causal_attention, per_document, use_packed_attention
+from llmctl_kernels.attention.per_document import causal_attention, per_document
+
+from llmctl.model.attention import use_packed_attention
 from llmctl.model.build import ModelShape, build_model
 from llmctl.model.loss import causal_lm_loss, hidden_states, use_linear_cross_entropy
 from llmctl.tokens.batch import collate, of_sequences

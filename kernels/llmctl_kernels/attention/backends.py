@@ -1,6 +1,8 @@
 """What computes packed attention, which of it is here, and which is best."""
 
+from collections.abc import Callable
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, get_args
 
@@ -13,9 +15,17 @@ Backend = Literal[
     "per_document", "varlen_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4", "fused"
 ]  # fmt: skip
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+LIBRARIES = {
+    "varlen_attn": ("torch.nn.attention.varlen", "varlen_attn"),
+    "flash_attention_2": ("flash_attn", "flash_attn_varlen_func"),
+    "flash_attention_3": ("flash_attn_interface", "flash_attn_varlen_func"),
+    "flash_attention_4": ("flash_attn.cute", "flash_attn_varlen_func"),
+}
 PACKAGES = {"flash_attention_2": "flash-attn", "flash_attention_3": "flash-attn-3", "flash_attention_4": "flash-attn-4"}
+NAMES = {"per_document": "torch, document by document", "varlen_attn": "torch's varlen_attn", "fused": "our Triton kernel"}
 MOST_HEAD_SIZE = 256
 """Of the library kernels, whose head sizes are multiples of 8, too."""
+_LOADED: dict[Backend, Callable[..., Any]] = {}
 
 
 @lru_cache
@@ -32,7 +42,7 @@ def missing(backend: Backend, device_type: str) -> str | None:
     if torch.version.hip is None and not least <= major <= most:
         return f"is not for GPUs of compute capability {major}.{minor}"
     try:
-        _library(backend)
+        _load(backend)
     except (ImportError, OSError) as error:  # of a package for another torch the libraries do not load
         return f"does not load: {str(error).splitlines()[0]}"
     return None
@@ -42,8 +52,8 @@ def missing(backend: Backend, device_type: str) -> str | None:
 def best(device_type: str, head_size: int) -> Backend:
     """The backend for half precision on such a device.
 
-    By the published rates on Hopper (arXiv 2407.08608, figure 4): flash-attention 3, then 4, which gains on Blackwell, where 3 does
-    not run; 2 is what torch's own `varlen_attn` has inside. Our kernel is for head sizes that the libraries do not take.
+    By the published rates on Hopper (arXiv 2407.08608): flash-attention 3, then 4, which gains on Blackwell, where 3 does not
+    run; 2 is what torch's own `varlen_attn` has inside. Our kernel is for head sizes that the libraries do not take.
     """
     if device_type != "cuda":
         return "per_document"
@@ -64,29 +74,23 @@ def described(backend: Backend) -> str:
             return f"{PACKAGES[backend]} {version(PACKAGES[backend])}"
         except PackageNotFoundError:
             return PACKAGES[backend]
-    return {"per_document": "torch, document by document", "varlen_attn": "torch's varlen_attn", "fused": "our Triton kernel"}[backend]
+    return NAMES[backend]
 
 
-def _library(backend: Backend) -> Any:
-    """The function of a library.
+def _load(backend: Backend) -> Callable[..., Any]:
+    """The function of a library, kept: compiled graphs find it without an import.
 
     Raises:
         ImportError, OSError: it is not installed, or does not load.
     """
-    if backend == "flash_attention_4":
-        from flash_attn.cute import flash_attn_varlen_func
-    elif backend == "flash_attention_3":
-        from flash_attn_interface import flash_attn_varlen_func
-    elif backend == "flash_attention_2":
-        from flash_attn import flash_attn_varlen_func
-    else:
-        from torch.nn.attention.varlen import varlen_attn as flash_attn_varlen_func
-    return flash_attn_varlen_func
+    module, name = LIBRARIES[backend]
+    _LOADED[backend] = getattr(import_module(module), name)
+    return _LOADED[backend]
 
 
 @torch.compiler.disable()  # its kernels are compiled by CuTe when they are first called, which cannot be traced
 def _flash_attention_4(*arguments: Any, **named: Any) -> Any:
-    return _library("flash_attention_4")(*arguments, **named)
+    return _LOADED["flash_attention_4"](*arguments, **named)
 
 
 def varlen(
@@ -106,14 +110,15 @@ def varlen(
 
         return fused_attention(query, key, value, *boundaries, *longest, window, scale)
     before = -1 if window is None else window - 1  # the kernels do not count the current token
+    call = _LOADED.get(backend) or _load(backend)
     if backend == "varlen_attn":
-        out = _library(backend)(
+        out = call(
             query, key, value, *boundaries, *longest,
             scale=scale, window_size=(before, 0), enable_gqa=query.shape[1] != key.shape[1],
         )  # fmt: skip
     else:
         unbounded = None if backend == "flash_attention_4" else -1
-        call = _flash_attention_4 if backend == "flash_attention_4" else _library(backend)
+        call = _flash_attention_4 if backend == "flash_attention_4" else call
         out = call(
             query, key, value,
             cu_seqlens_q=boundaries[0], cu_seqlens_k=boundaries[1], max_seqlen_q=longest[0], max_seqlen_k=longest[1],
