@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 IGNORED = -100
 CHUNK_LOGITS = 2**20
@@ -131,6 +132,12 @@ def _backward(ctx: Any, *grads: Any) -> Any:
 
 
 _linear_cross_entropy.register_autograd(_backward, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.llmctl_kernels.linear_cross_entropy)
+def _operations(hidden: list[int], weight: list[int], *others: Any, out_shape: Any = None, **named: Any) -> int:
+    """Of the products, from shapes: logits, and the gradients that are wanted."""
+    return 2 * hidden[0] * hidden[1] * weight[0] * (1 + sum(others[-2:]))
 
 
 def _softmax(logits: Tensor, labels: Tensor, z_loss: float, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:

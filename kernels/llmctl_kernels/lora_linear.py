@@ -18,15 +18,9 @@ def lora_linear(
     """
     flat = x.flatten(0, -2).to(kind)
     frozen = None if bias is None else bias.detach().to(kind)
-    fused = fused and kind != torch.float64 and _missing(x.device.type) is None
+    fused = fused and kind != torch.float64 and runtime.missing(x.device.type) is None
     out, _ = _forward(flat, weight.detach().to(kind), frozen, a, b, scale, fused)
     return out.unflatten(0, x.shape[:-1])
-
-
-@torch.compiler.assume_constant_result
-def _missing(device_type: str) -> str | None:
-    """A constant to `torch.compile`, which need not trace how modules and devices are looked up."""
-    return runtime.missing(device_type)
 
 
 @torch.library.custom_op("llmctl_kernels::lora_linear", mutates_args=())

@@ -12,12 +12,6 @@ from torch import Tensor
 from llmctl_kernels import runtime
 
 
-@torch.compiler.assume_constant_result
-def _missing(device_type: str) -> str | None:
-    """A constant to `torch.compile`, which need not trace how modules and devices are looked up."""
-    return runtime.missing(device_type)
-
-
 def qk_norm_rope(
     query: Tensor, key: Tensor, query_weight: Tensor | None, key_weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float,
     head_size: int, cast_first: bool = False,
@@ -33,7 +27,7 @@ def qk_norm_rope(
         ValueError: sizes that do not fit.
     """
     _check(query, key, query_weight, key_weight, cos, sin, head_size)
-    if _missing(query.device.type) is not None:
+    if runtime.missing(query.device.type) is not None:
         return plain_qk_norm_rope(query, key, query_weight, key_weight, cos, sin, eps, head_size, cast_first)
     return _forward(query, key, query_weight, key_weight, cos, sin, eps, head_size, cast_first)
 

@@ -13,16 +13,10 @@ from torch import Tensor
 from llmctl_kernels import runtime
 
 
-@torch.compiler.assume_constant_result
-def _runs(device_type: str) -> bool:
-    """A constant to `torch.compile`, which need not trace how modules and devices are looked up."""
-    return runtime.missing(device_type) is None
-
-
 def rms_norm(x: Tensor, weight: Tensor, eps: float, cast_first: bool = False, offset: float = 0.0) -> Tensor:
     """x [..., D] / sqrt(mean(x^2) + eps) * (weight [D] + offset), [..., D]: in the type of x, or with `cast_first` in the one
     that x and the weight are promoted to."""
-    if not _runs(x.device.type):
+    if runtime.missing(x.device.type) is not None:
         return plain_rms_norm(x, weight, eps, cast_first, offset)
     return _rms_norm(x, weight, eps, cast_first, offset)[0]
 
@@ -31,7 +25,7 @@ def add_rms_norm(
     x: Tensor, residual: Tensor, weight: Tensor, eps: float, cast_first: bool = False, offset: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """residual + x [..., D], in the type that both are promoted to, and its norm: blocks that norm what a sublayer reads."""
-    if not _runs(x.device.type):
+    if runtime.missing(x.device.type) is not None:
         return plain_add_rms_norm(x, residual, weight, eps, cast_first, offset)
     return _add_rms_norm(x, residual, weight, eps, cast_first, offset)[:2]
 
@@ -40,7 +34,7 @@ def rms_norm_add(
     x: Tensor, residual: Tensor, weight: Tensor, eps: float, cast_first: bool = False, offset: float = 0.0
 ) -> Tensor:
     """residual + norm of x [..., D], in the type that both are promoted to: blocks that norm what a sublayer gives."""
-    if not _runs(x.device.type):
+    if runtime.missing(x.device.type) is not None:
         return plain_rms_norm_add(x, residual, weight, eps, cast_first, offset)
     return _rms_norm_add(x, residual, weight, eps, cast_first, offset)[0]
 

@@ -12,9 +12,14 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 
-@lru_cache
+@torch.compiler.assume_constant_result  # `torch.compile` need not trace how packages and devices are looked up
 def missing(device_type: str) -> str | None:
     """Why Triton kernels cannot run on such a device, if so."""
+    return _missing(device_type)
+
+
+@lru_cache
+def _missing(device_type: str) -> str | None:
     if find_spec("triton") is None:
         return "triton is not installed"
     if interpreted():

@@ -9,15 +9,9 @@ from torch import Tensor
 from llmctl_kernels import runtime
 
 
-@torch.compiler.assume_constant_result
-def _runs(device_type: str) -> bool:
-    """A constant to `torch.compile`, which need not trace how modules and devices are looked up."""
-    return runtime.missing(device_type) is None
-
-
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate [..., F]), rounded to the type of `gate`, times up [..., F]: [..., F] in the type that both are promoted to."""
-    return _swiglu(gate, up) if _runs(gate.device.type) else plain_swiglu(gate, up)
+    return plain_swiglu(gate, up) if runtime.missing(gate.device.type) else _swiglu(gate, up)
 
 
 def plain_swiglu(gate: Tensor, up: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from llmctl_kernels.qk_norm_rope import qk_norm_rope
 from torch import Tensor, nn
+
+from llmctl_kernels.qk_norm_rope import qk_norm_rope
 
 
 @dataclass(frozen=True, slots=True)

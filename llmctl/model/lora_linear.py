@@ -7,10 +7,10 @@ for each.
 from typing import Any
 
 import torch
-from llmctl_kernels.lora_linear import lora_linear
 from torch import Tensor, nn
 
 from llmctl.model.lora import AdapterSettings
+from llmctl_kernels.lora_linear import lora_linear
 
 
 def join_products(model: nn.Module, fused: bool = False) -> None:

@@ -13,7 +13,7 @@ from llmctl.preflight.decoder import Decoder
 from llmctl.preflight.plan import exchange_of_rows
 from llmctl.recipe.chat_schema import LoraTable
 from llmctl.recipe.schema import TrainTable
-from llmctl_kernels.attention.per_document import MOST_SCORES, SHORT
+from llmctl_kernels.attention.documents import MOST_SCORES, SHORT
 
 
 @dataclass(frozen=True, slots=True)

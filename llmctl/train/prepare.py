@@ -12,18 +12,17 @@ from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from llmctl import events
-from llmctl.model.attention import use_packed_attention
-from llmctl.model.loss import base_model, use_linear_cross_entropy
+from llmctl.model.loss import base_model
 from llmctl.model.tiled import tile_feed_forward
 from llmctl.recipe.schema import TrainTable
-from llmctl_kernels.attention import Backend, described, missing
-from llmctl_kernels.choice import usable
+from llmctl.train.fused import use_kernels
 from llmctl_kernels.names import KernelName
 
 
-def prepare_for_training(model: nn.Module, table: TrainTable) -> nn.Module:
-    """Packed attention, loss head without full logits; activation checkpointing, tiles and compilation as the table asks."""
-    use_kernels(model, table)
+def prepare_for_training(model: nn.Module, table: TrainTable, kernels: Sequence[KernelName] = ()) -> nn.Module:
+    """Packed attention, loss head without full logits, the `kernels` named; activation checkpointing, tiles and compilation as
+    the table asks."""
+    use_kernels(model, table, kernels)
     model.train()
     if table.activation_checkpointing:
         checkpoint_activations(model, int(table.activation_checkpointing), table.offload_activations)
@@ -32,28 +31,6 @@ def prepare_for_training(model: nn.Module, table: TrainTable) -> nn.Module:
     if compiles(table):
         compile_layers(model)
     return model
-
-
-def use_kernels(model: Any, table: TrainTable) -> None:
-    """Put the kernels of the table's choice into `model`, and say which; what cannot run is announced, and torch's own serves."""
-    base = base_model(model)
-    device_type = base.device.type
-    names, why = usable(table.kernels, device_type)
-    if why:
-        events.warn(f"kernels: {why}")
-    backend = use_packed_attention(model, attention_of(names, table, device_type))
-    fused = "linear_cross_entropy" in names
-    use_linear_cross_entropy(model, fused)
-    events.say(f"attention by {described(backend)}; cross entropy by {'our Triton kernel' if fused else 'torch'}, in chunks")
-
-
-def attention_of(names: Sequence[KernelName], table: TrainTable, device_type: str) -> Backend | None:
-    """What is to compute attention; None: the best there is."""
-    if "packed_attention" in names:
-        return "fused"
-    if table.kernels == "torch":
-        return "varlen_attn" if missing("varlen_attn", device_type) is None else "per_document"
-    return None
 
 
 def compiles(table: TrainTable) -> bool:

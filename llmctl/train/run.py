@@ -27,6 +27,7 @@ from llmctl.train.data import TrainingRows
 from llmctl.train.deepspeed_engine import DeepSpeedEngine
 from llmctl.train.distributed import agreed_maximum, device_of_this_rank, join_process_group, wait_for_all
 from llmctl.train.engine import MEAN, Engine, ParameterState, settings_for_deepspeed
+from llmctl.train.fused import kernels_of
 from llmctl.train.job import TrainJob
 from llmctl.train.loop import LoopSettings, train
 from llmctl.train.memory import OutOfMemory, memory_of, told
@@ -137,9 +138,10 @@ def engine_for(job: TrainJob, model: nn.Module, rows: TrainingRows) -> tuple[Eng
     world_size = torch.distributed.get_world_size()
     bfloat16 = table.precision == "bf16" or (table.precision == "auto" and multiplies_bfloat16(device.type))
     sequence = sequence_group(table, model)
+    kernels = kernels_of(table, device.type)
     if job.lora is not None:
-        quicken(model, AdapterSettings(**job.lora), table.zero_stage, bfloat16, compiles(table))
-    prepared = prepare_for_training(model.to(device), table)
+        quicken(model, AdapterSettings(**job.lora), table.zero_stage, bfloat16, compiles(table), "lora_linear" in kernels)
+    prepared = prepare_for_training(model.to(device), table, kernels)
     objective = CausalObjective(prepared, table.z_loss, bfloat16 and table.zero_stage == 0, device.type, sequence)
     micro_batch = table.micro_batch or choose_micro_batch(objective, rows, world_size, device)
     data_ranks = world_size // table.sequence_parallel

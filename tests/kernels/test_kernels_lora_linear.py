@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 from engines import SHAPE
-from llmctl_kernels.lora_linear import lora_linear
 from torch.utils.checkpoint import checkpoint
 
 from llmctl.model.build import build_model
 from llmctl.model.lora import AdapterSettings, add_adapter, trained_tensors
 from llmctl.model.lora_linear import join_products
+from llmctl_kernels.lora_linear import lora_linear
 
 SCALE = 0.75
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from llmctl_kernels.qk_norm_rope import plain_qk_norm_rope, qk_norm_rope
 from torch.utils.checkpoint import checkpoint
+
+from llmctl_kernels.qk_norm_rope import plain_qk_norm_rope, qk_norm_rope
 
 EPS = 1e-5
 TOLERANCE = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (2e-2, 3e-2), torch.float16: (3e-3, 4e-3)}

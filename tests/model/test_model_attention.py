@@ -6,13 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmctl_kernels.attention.per_document import causal_attention, per_document
-
 from llmctl.model.attention import use_packed_attention
 from llmctl.model.build import ModelShape, build_model
 from llmctl.model.loss import causal_lm_loss, hidden_states, use_linear_cross_entropy
 from llmctl.tokens.batch import collate, of_sequences
 from llmctl.tokens.rows import IGNORED, Row
+from llmctl_kernels.attention.documents import causal_attention, per_document
 
 SHAPE = ModelShape(32, 4, 4, 2, 8, 64, 16, 300, 128)
 

@@ -14,7 +14,6 @@ import torch
 from helpers import make_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llmctl_kernels.attention import per_document
 from torch import Tensor
 
 from llmctl.model.attention import use_packed_attention
@@ -22,14 +21,15 @@ from llmctl.model.build import ModelShape, build_model
 from llmctl.model.loss import causal_lm_loss, hidden_states, use_linear_cross_entropy
 from llmctl.tokens.batch import Batch, collate
 from llmctl.tokens.rows import IGNORED, ConcatRows, Row
+from llmctl_kernels.attention import documents
 
 VOCABULARY, WINDOW = 50, 8
 SHAPE = ModelShape(vocab_size=VOCABULARY, hidden_size=32, layers=2, heads=4, kv_heads=2, head_size=8, ffn_size=64,
                    window=WINDOW, max_length=4096)  # fmt: skip
 
 CPU_WAYS = {
-    "fp32": (torch.float32, per_document.SHORT),
-    "bf16 by two products": (torch.bfloat16, per_document.SHORT),
+    "fp32": (torch.float32, documents.SHORT),
+    "bf16 by two products": (torch.bfloat16, documents.SHORT),
     "bf16 fused": (torch.bfloat16, 0),  # as documents of more than SHORT tokens go
 }
 
@@ -45,12 +45,12 @@ def model_on(device: str) -> Any:
 @contextmanager
 def way(kind: torch.dtype, short: int, device: str = "cpu") -> Iterator[None]:
     """Products in `kind`, and only documents of up to `short` tokens by two products."""
-    before, per_document.SHORT = per_document.SHORT, short
+    before, documents.SHORT = documents.SHORT, short
     try:
         with torch.autocast(device, kind, enabled=kind != torch.float32):
             yield
     finally:
-        per_document.SHORT = before
+        documents.SHORT = before
 
 
 def some_rows(lengths: list[list[int]]) -> list[Row]:
@@ -151,8 +151,8 @@ def test_these_rows_are_isolated_and_each_document_what_it_is_alone(name, length
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_documents_longer_than_two_products_take_are_isolated(kind):
-    with way(kind, per_document.SHORT):
-        assert_isolated(some_rows([[per_document.SHORT + 40, 300], [1340]]), 0)
+    with way(kind, documents.SHORT):
+        assert_isolated(some_rows([[documents.SHORT + 40, 300], [1340]]), 0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -160,7 +160,7 @@ def test_documents_longer_than_two_products_take_are_isolated(kind):
 @pytest.mark.parametrize(("lengths", "document"), [*CASES.values(), ([[1064, 300], [1364]], 0)], ids=[*CASES, "longer documents"])
 def test_on_a_gpu_documents_are_isolated_too(kind, lengths, document):
     rows, tolerance = some_rows(lengths), 1e-5 if kind == torch.float32 else 2e-2
-    with way(kind, per_document.SHORT, "cuda"):
+    with way(kind, documents.SHORT, "cuda"):
         assert_isolated(rows, document, tolerance, "cuda")
         assert_each_is_what_it_is_alone(rows, tolerance, "cuda")
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from llmctl.model import sequence
 from llmctl.model.attention import packed_attention
 from llmctl.model.sequence import attention_of_part, documents_inside, end_of_document
+from llmctl_kernels.attention import best
 
 
 def boundaries(lengths: list[int], device: str = "cpu") -> torch.Tensor:
@@ -28,7 +29,7 @@ def test_it_is_the_slice_of_the_whole_with_its_gradients(block, lengths, cuts, w
     start = round(min(cuts) * (total - 1))
     end = max(start + 1, round(max(cuts) * total))
     inputs = [torch.randn(1, count, total, 8, requires_grad=True) for count in (heads[0], heads[1], heads[1])]
-    shared = (tuple(lengths), boundaries(lengths), max(lengths), window, 8**-0.5)
+    shared = (tuple(lengths), boundaries(lengths), max(lengths), window, 8**-0.5, "per_document")
     direction = torch.randn(1, end - start, heads[0], 8)
     expected = packed_attention(*inputs, *shared)[:, start:end]
     gradients = torch.autograd.grad((expected * direction).sum(), inputs)
@@ -71,7 +72,7 @@ def test_on_a_gpu_the_kernel_makes_the_same_of_it(window, start):
     torch.manual_seed(0)
     lengths = [100, 7, 90, 1, 58]
     inputs = [torch.randn(1, count, 256, 64, device="cuda").bfloat16().requires_grad_() for count in (4, 2, 2)]
-    shared = (tuple(lengths), boundaries(lengths, "cuda"), max(lengths), window, 0.125)
+    shared = (tuple(lengths), boundaries(lengths, "cuda"), max(lengths), window, 0.125, best("cuda", 64))
     part = slice(start, start + 64)
     direction = torch.randn(1, 64, 4, 64, device="cuda")
     expected = packed_attention(*inputs, *shared)[:, part]

@@ -93,7 +93,8 @@ def test_collate_restarts_positions_and_counts_boundaries(tmp_path):
     batch = collate([rows.row(0), rows.row(1)])
     assert batch.tokens.shape == (1, 12)
     assert batch.positions[0].tolist() == [0, 1, 2, 3, 0, 1, 0, 0, 1, 0, 1, 2]
-    assert batch.cu_seqlens.tolist() == [0, 4, 6, 7, 9, 12]
+    assert batch.cu_seqlens.tolist() == [0, 4, 6, 7, 9] + [12] * 12  # of 16 documents, as those of other batches
+    assert batch.max_length == 4
     assert batch.lengths == (4, 2, 1, 2, 3)
 
 

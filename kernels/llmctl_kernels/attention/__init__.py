@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from llmctl_kernels.attention.backends import BACKENDS, Backend, best, described, missing, varlen
-from llmctl_kernels.attention.per_document import per_document
+from llmctl_kernels.attention.documents import per_document
 
 __all__ = ["BACKENDS", "Backend", "best", "described", "missing", "packed_attention", "per_document", "varlen"]
 

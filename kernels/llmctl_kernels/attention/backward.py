@@ -5,6 +5,8 @@ Each gradient is summed by one program in one order, so that two runs give the s
 
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from llmctl_kernels.attention.blocks import key_gradient_blocks, query_gradient_blocks, shared_memory
 from llmctl_kernels.attention.forward import LOG2_E, limited, with_dense_rows
 from llmctl_kernels.attention.tiles import (
@@ -19,7 +21,6 @@ from llmctl_kernels.attention.tiles import (
     visible,
 )
 from llmctl_kernels.runtime import block_of, interpreted
-from torch import Tensor
 
 
 @triton.jit

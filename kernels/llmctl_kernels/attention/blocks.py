@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+
 from llmctl_kernels.runtime import block_of, interpreted
 
 HOPPER_SHARED_MEMORY = 227 * 1024

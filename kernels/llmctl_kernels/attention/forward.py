@@ -5,10 +5,11 @@ from math import log2
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from llmctl_kernels.attention.blocks import forward_blocks, shared_memory
 from llmctl_kernels.attention.tiles import extent, load_tile, locate, product, rounded, seen_keys, store_tile, visible
 from llmctl_kernels.runtime import block_of, interpreted
-from torch import Tensor
 
 LOG2_E = log2(2.718281828459045)
 
