@@ -120,20 +120,21 @@ def test_what_cannot_run_says_so_in_its_row() -> None:
 class Clock:
     """In place of a GPU's stopwatch: runs once, and says a millisecond."""
 
-    flush = torch.empty(0)
+    def __init__(self, device: torch.device) -> None:
+        self.flush = torch.empty(0, device=device)
 
     def median(self, function: Callable[[], object]) -> float:
         function()
         return 1e-3
 
 
-def test_rows_of_a_gpu_are_of_every_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_gpu_are_of_every_implementation(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     for name, value in (("memory_allocated", 10), ("reset_peak_memory_stats", None), ("max_memory_allocated", 25)):
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     monkeypatch.setattr(linear_cross_entropy, "benchmarks", lambda model, tokens: [linear_cross_entropy.case(4, 8, 12)])
-    clock: Any = Clock()
+    clock: Any = Clock(device)
     found = list(gpu.gpu_rows("linear_cross_entropy", ["1B"], [4], clock, Ceilings(1e12, 1e12)))
     assert [row.implementation for row in found] == [gpu.OURS, gpu.PLAIN, gpu.COMPILED, "chunked torch", "Liger"]
     assert {(row.memory, row.forward, row.unit, row.note) for row in found[:4]} == {(15, 1e-3, "TFLOP/s", "")}
