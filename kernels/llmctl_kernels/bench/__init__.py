@@ -1,0 +1,1 @@
+"""How fast the kernels are, and what memory they take, against others: `python -m llmctl_kernels.bench`."""
