@@ -226,7 +226,7 @@ def test_early_stopping_leaves_the_best_step(chat_runs):
 def test_inspect_shows_what_is_trained_and_writes_a_page(chat_runs, tmp_path):
     page = tmp_path / "sft.html"
     options = ("--runs", chat_runs / "runs", "--json", "--html", page, "--rows", "2")
-    found = json.loads(in_process("inspect", "sft", chat_runs / "chat.toml", *options).stdout)
+    found = json.loads(run_llmctl("inspect", "sft", chat_runs / "chat.toml", *options).stdout)
     assert len(found["rows"]) == 2
     for row in found["rows"]:
         for conversation in row["talks"]:
