@@ -1,5 +1,6 @@
 """What tests of the command line share."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,26 @@ def command(*arguments: Any) -> list[str]:
 def run_llmctl(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line through its real entry point."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, **options)
+
+
+def in_process(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    """As `run_llmctl`, without the seconds in which a new process imports torch: for commands that train nothing."""
+    import transformers  # noqa: F401 (its log would go where the command's output does, which is closed afterwards)
+    from typer.testing import CliRunner
+
+    from llmctl.cli import app
+    from llmctl.interrupts import WATCHED
+
+    before, hook = {number: signal.getsignal(number) for number in WATCHED}, sys.unraisablehook
+    try:
+        result = CliRunner().invoke(app, [*map(str, arguments)], **options)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = hook
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return subprocess.CompletedProcess([*map(str, arguments)], result.exit_code, result.stdout, result.stderr)
 
 
 def curated(

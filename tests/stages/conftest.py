@@ -51,6 +51,7 @@ mix = {{ code = 1.0 }}
 buckets = {{ 400 = 1 }}
 too_long = "fragment"
 long_share = 0.5
+guard = {{ questions = 20 }}
 [sft]
 lr = 3e-4
 tokens = 2048
@@ -71,6 +72,7 @@ shots = 2
 bits_per_byte_bytes = 20000
 generations = 4
 long_documents = 2
+long = {{ questions = 2, needles = 1 }}
 """
 
 

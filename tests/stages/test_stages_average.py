@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers import stage
+from helpers import in_process, stage
 from safetensors.numpy import load_file, save_file
 
 
@@ -14,8 +14,8 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "model.safetensors")
 
 
-def tree(llmctl, runs: Path, name: str) -> dict[str, Any]:
-    return json.loads(llmctl("lineage", name, "--json", "--runs", runs).stdout)
+def tree(runs: Path, name: str) -> dict[str, Any]:
+    return json.loads(in_process("lineage", name, "--json", "--runs", runs).stdout)
 
 
 def test_the_mean_is_the_mean_and_every_command_knows_it(llmctl, runs):
@@ -29,39 +29,39 @@ def test_the_mean_is_the_mean_and_every_command_knows_it(llmctl, runs):
         exact = 0.25 * first[name].astype(np.float64) + 0.75 * second[name].astype(np.float64)
         assert tensor.dtype == np.float32
         np.testing.assert_array_equal(tensor, exact.astype(np.float32))
-    told = tree(llmctl, runs, "tiny/average")
+    told = tree(runs, "tiny/average")
     assert [parent["stage"] for parent in told["parents"]] == ["pretrain", "midtrain"]
-    shown = llmctl("lineage", "tiny/average", "--runs", runs).stdout
+    shown = in_process("lineage", "tiny/average", "--runs", runs).stdout
     assert f"0.75 x tiny/{stage(runs, 'midtrain').name}/model" in shown
     assert "corpus" in shown
-    assert f"{made.name}: as written" in llmctl("verify", "tiny/average", "--runs", runs).stdout
-    scored = llmctl("eval", "tiny/average", "--runs", runs)
+    assert f"{made.name}: as written" in in_process("verify", "tiny/average", "--runs", runs).stdout
+    scored = in_process("eval", "tiny/average", "--runs", runs)
     assert scored.returncode == 0, scored.stderr
     assert "average - pretrain" in scored.stdout  # the first, as the recipe's own evaluation
-    assert llmctl("generate", "tiny/average", "def f", "--tokens", 2, "--runs", runs).returncode == 0
+    assert in_process("generate", "tiny/average", "def f", "--tokens", 2, "--runs", runs).returncode == 0
     before = (made / "manifest.json").stat().st_mtime_ns
-    again = llmctl(*command)
+    again = in_process(*command)
     assert f"average: done before, {made}" in again.stdout
     assert (made / "manifest.json").stat().st_mtime_ns == before
     assert len(list((runs / "tiny").glob("average-*"))) == 1
 
 
-def test_models_that_a_stage_keeps_and_models_from_outside(llmctl, runs, tmp_path):
+def test_models_that_a_stage_keeps_and_models_from_outside(runs, tmp_path):
     kept = stage(runs, "pretrain") / "kept"
     for step, model in (("step-00000008", stage(runs, "midtrain")), ("step-00000016", stage(runs, "pretrain"))):
         shutil.copytree(model / "model", kept / step)
-    result = llmctl("average", *sorted(kept.glob("*")), "--runs", runs)
+    result = in_process("average", *sorted(kept.glob("*")), "--runs", runs)
     assert result.returncode == 0, result.stderr
-    told = tree(llmctl, runs, "tiny/average")
+    told = tree(runs, "tiny/average")
     assert [parent["stage"] for parent in told["parents"]] == ["pretrain"]
     assert [line.rpartition("/")[2] for line in told["averaged"]] == ["step-00000008", "step-00000016"]
     outside = shutil.copytree(stage(runs, "pretrain") / "model", tmp_path / "outside")
-    alone = llmctl("average", outside, outside, "--runs", runs)
+    alone = in_process("average", outside, outside, "--runs", runs)
     assert alone.returncode == 2
     assert "no checkpoint here belongs to a run" in alone.stderr
-    named = llmctl("average", outside, outside, outside, "--run", "tiny", "--name", "soup", "--runs", runs)
+    named = in_process("average", outside, outside, outside, "--run", "tiny", "--name", "soup", "--runs", runs)
     assert named.returncode == 0, named.stderr
-    assert tree(llmctl, runs, "tiny/soup")["averaged"] == [f"0.3333 x {outside}"] * 3
+    assert tree(runs, "tiny/soup")["averaged"] == [f"0.3333 x {outside}"] * 3
     for name, tensor in weights(stage(runs, "soup") / "model").items():  # three thirds are the whole, to the bit
         np.testing.assert_array_equal(tensor, weights(outside)[name])
 
@@ -72,7 +72,7 @@ def test_the_stage_of_a_recipe_makes_the_same(llmctl, runs, finished, tmp_path):
     recipe.write_text(f'extends = "{finished.recipe}"\n[eval]\nsuites = []\n{table}')
     result = llmctl("run", recipe, "--runs", runs)
     assert result.returncode == 0, result.stderr
-    assert llmctl("average", "tiny/pretrain", "tiny/midtrain", "--runs", runs).returncode == 0
+    assert in_process("average", "tiny/pretrain", "tiny/midtrain", "--runs", runs).returncode == 0
     mean, average = stage(runs, "mean") / "model", stage(runs, "average") / "model"
     files = sorted(path.name for path in mean.iterdir())
     assert files == sorted(path.name for path in average.iterdir())
@@ -97,7 +97,7 @@ def test_weights_in_several_files(runs, tokenizer, monkeypatch, tmp_path):
             np.testing.assert_array_equal(loaded[name].numpy(), tensor)
 
 
-def test_what_does_not_fit_is_told_and_nothing_is_left(llmctl, runs, tmp_path):
+def test_what_does_not_fit_is_told_and_nothing_is_left(runs, tmp_path):
     model = stage(runs, "pretrain") / "model"
     wider = shutil.copytree(model, tmp_path / "wider")
     tensors = weights(model)
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_told_and_nothing_is_left(llmctl, runs, tmp_path):
         ([model, "--run", "large"], ("--run large: no such run",)),
         ([], ("two checkpoints or more",)),
     ):
-        result = llmctl("average", "tiny/pretrain", *arguments, "--runs", runs)
+        result = in_process("average", "tiny/pretrain", *arguments, "--runs", runs)
         assert result.returncode == 2, result.stdout + result.stderr
         for message in messages:
             assert message in result.stderr
@@ -126,8 +126,8 @@ def test_what_does_not_fit_is_told_and_nothing_is_left(llmctl, runs, tmp_path):
         assert not list((runs / "tiny").glob("average-*/model"))
 
 
-def test_another_configuration_is_told_and_the_firsts_is_kept(llmctl, runs):
-    result = llmctl("average", "tiny/longctx", "tiny/pretrain", "--runs", runs)
+def test_another_configuration_is_told_and_the_firsts_is_kept(runs):
+    result = in_process("average", "tiny/longctx", "tiny/pretrain", "--runs", runs)
     assert result.returncode == 0, result.stderr
     assert "differs in max_position_embeddings, rope_extension, rope_parameters of its config.json" in result.stdout
     made = json.loads((stage(runs, "average") / "model" / "config.json").read_text())

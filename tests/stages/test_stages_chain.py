@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from helpers import in_process
 
 STAGES = ("pretrain", "midtrain", "longctx", "sft", "lora")
 
@@ -81,23 +82,23 @@ def test_a_changed_key_makes_the_stage_and_its_children_anew_beside_the_old(fini
     assert len(folders) == 2
     for folder in folders:
         assert (folder / "manifest.json").exists()
-    keys = llmctl("pretrain", finished.recipe, "--runs", finished.runs, "--set", "pretrain.micro_batch=1")
+    keys = in_process("pretrain", finished.recipe, "--runs", finished.runs, "--set", "pretrain.micro_batch=1")
     assert "pretrain: done before" in keys.stdout  # how the work is done is no part of what it is
     (changed,) = [f for f in folders if json.loads((f / "manifest.json").read_text())["recipe"]["stage"]["tokens"] == 1024]
     shutil.rmtree(changed)
 
 
-def test_lora_without_a_recipe_takes_the_newest_run_and_says_so(finished, llmctl):
-    result = llmctl("sft", "--lora", "--runs", finished.runs)
+def test_lora_without_a_recipe_takes_the_newest_run_and_says_so(finished):
+    result = in_process("sft", "--lora", "--runs", finished.runs)
     assert result.returncode == 0
     assert "the newest run is 'tiny'" in result.stderr
     assert "lora: done before" in result.stdout
 
 
 @pytest.mark.parametrize(("shots", "expected"), [((), {0, 2}), (("--shots", 1), {0, 1})])
-def test_eval_few_shot_compares_a_checkpoint_with_its_parent(finished, llmctl, tmp_path, shots, expected):
+def test_eval_few_shot_compares_a_checkpoint_with_its_parent(finished, tmp_path, shots, expected):
     out = tmp_path / "out.json"
-    result = llmctl("eval", "tiny/sft", "--few-shot", *shots, "--json", out, "--runs", finished.runs)
+    result = in_process("eval", "tiny/sft", "--few-shot", *shots, "--json", out, "--runs", finished.runs)
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())["results"]
     assert {row["checkpoint"] for row in rows} == {"longctx", "sft"}
@@ -107,8 +108,8 @@ def test_eval_few_shot_compares_a_checkpoint_with_its_parent(finished, llmctl, t
         assert row["chance"] == pytest.approx(0.25)
 
 
-def test_eval_without_a_checkpoint_takes_the_newest(finished, llmctl):
-    result = llmctl("eval", "--few-shot", "--runs", finished.runs)
+def test_eval_without_a_checkpoint_takes_the_newest(finished):
+    result = in_process("eval", "--few-shot", "--runs", finished.runs)
     assert result.returncode == 0, result.stderr
     assert "no checkpoint given: the newest is tiny/lora" in result.stderr
 
@@ -118,7 +119,7 @@ def test_generate_goes_on_from_the_prompt(finished, llmctl):
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("def fibonacci(n):")
     assert len(result.stdout) > len("def fibonacci(n):\n")
-    again = llmctl("generate", finished.stage("longctx"), "def fibonacci(n):", "--tokens", 8)
+    again = in_process("generate", finished.stage("longctx"), "def fibonacci(n):", "--tokens", 8)
     assert again.stdout == result.stdout
 
 
@@ -128,30 +129,30 @@ def test_chat_answers_until_the_input_ends(finished, llmctl):
     assert result.stdout.count("model: ") == 2
 
 
-def test_lineage_reaches_back_to_the_corpus(finished, llmctl):
-    text = llmctl("lineage", "tiny/lora", "--runs", finished.runs).stdout
+def test_lineage_reaches_back_to_the_corpus(finished):
+    text = in_process("lineage", "tiny/lora", "--runs", finished.runs).stdout
     for stage in ("lora", "sft", "longctx", "midtrain", "pretrain", "tokenizer", "corpus"):
         assert stage in text
-    tree = json.loads(llmctl("lineage", "tiny/lora", "--json", "--runs", finished.runs).stdout)
+    tree = json.loads(in_process("lineage", "tiny/lora", "--json", "--runs", finished.runs).stdout)
     assert "lora" in json.dumps(tree)
 
 
-def test_verify_names_the_file_whose_bytes_changed(finished, llmctl, tmp_path):
+def test_verify_names_the_file_whose_bytes_changed(finished, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(finished.runs, runs)
-    assert llmctl("verify", "tiny/lora", "--runs", runs).returncode == 0
+    assert in_process("verify", "tiny/lora", "--runs", runs).returncode == 0
     victim = next((runs / "tiny").glob("pretrain-*")) / "model" / "config.json"
     victim.write_text(victim.read_text() + " ")
-    result = llmctl("verify", "tiny/lora", "--runs", runs)
+    result = in_process("verify", "tiny/lora", "--runs", runs)
     assert result.returncode == 1
     assert str(victim) in result.stdout + result.stderr
 
 
-def test_runs_are_listed_with_where_each_stands(finished, llmctl):
-    text = llmctl("runs", "--runs", finished.runs).stdout
+def test_runs_are_listed_with_where_each_stands(finished):
+    text = in_process("runs", "--runs", finished.runs).stdout
     assert "tiny" in text
     assert "lora" in text
-    assert json.loads(llmctl("runs", "--json", "--runs", finished.runs).stdout)
+    assert json.loads(in_process("runs", "--json", "--runs", finished.runs).stdout)
 
 
 def test_a_stage_command_makes_what_comes_before_it(finished, llmctl, tmp_path):

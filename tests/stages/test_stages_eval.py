@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from helpers import run_llmctl
+from helpers import in_process, run_llmctl
 from typer.testing import CliRunner
 
 from llmctl.cli import app
@@ -89,7 +89,7 @@ def test_the_same_questions_and_examples_for_all_and_again(runs, other, tmp_path
     for name in ("one", "two"):
         out = tmp_path / f"{name}.json"
         arguments = ("eval", "small/pretrain", other, "--suite", "builtin", "--few-shot", "--json", out, "--runs", runs)
-        result = run_llmctl(*arguments)
+        result = in_process(*arguments)
         assert result.returncode == 0, result.stderr
         found.append(scores(out)["results"])
     assert found[0] == found[1]
@@ -102,7 +102,7 @@ def test_the_same_questions_and_examples_for_all_and_again(runs, other, tmp_path
 def test_scores_are_noted_in_the_manifest_and_the_artifact_stays_what_it_was(runs, task):
     (manifest,) = runs.glob("small/pretrain-*/manifest.json")
     before = scores(manifest)
-    assert run_llmctl("eval", "--task", task, "--runs", runs).returncode == 0
+    assert in_process("eval", "--task", task, "--runs", runs).returncode == 0
     after = scores(manifest)
     (noted,) = [note for note in after["evaluations"] if note["asked"]["task"] == "keywords"]  # asked before, too: the newest
     assert noted["asked"]["model"] == "model"
@@ -110,22 +110,22 @@ def test_scores_are_noted_in_the_manifest_and_the_artifact_stays_what_it_was(run
     assert {key: after[key] for key in before if key != "evaluations"} == {
         key: before[key] for key in before if key != "evaluations"
     }
-    assert run_llmctl("verify", "--runs", runs).returncode == 0
-    assert "keywords" in run_llmctl("lineage", "--runs", runs).stdout
+    assert in_process("verify", "--runs", runs).returncode == 0
+    assert "keywords" in in_process("lineage", "--runs", runs).stdout
 
 
 def test_without_any_run(other, task, tmp_path):
-    result = run_llmctl("eval", other, "--task", task, "--runs", tmp_path / "none")
+    result = in_process("eval", other, "--task", task, "--runs", tmp_path / "none")
     assert result.returncode == 0, result.stderr
     assert "keywords" in result.stdout
-    result = run_llmctl("eval", other, "--few-shot", "--runs", tmp_path / "none")
+    result = in_process("eval", other, "--few-shot", "--runs", tmp_path / "none")
     assert result.returncode == 2
     assert "made from the held-out text of a run, and there is none: name others" in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_the_chat_template_is_used_when_it_is_asked_for(other, task, tmp_path):
-    result = run_llmctl("eval", other, "--task", task, "--chat", "--show-prompts", 1, "--runs", tmp_path / "none")
+    result = in_process("eval", other, "--task", task, "--chat", "--show-prompts", 1, "--runs", tmp_path / "none")
     assert result.returncode == 0, result.stderr
     assert "prompts through the chat template" in result.stdout
     assert "assistant" in result.stdout
@@ -133,7 +133,7 @@ def test_the_chat_template_is_used_when_it_is_asked_for(other, task, tmp_path):
 
 def test_the_results_format_of_lm_eval(other, runs, task, tmp_path):
     out = tmp_path / "theirs"
-    result = run_llmctl("eval", other, "--task", task, "--lm-eval-json", out, "--runs", runs)
+    result = in_process("eval", other, "--task", task, "--lm-eval-json", out, "--runs", runs)
     assert result.returncode == 0, result.stderr
     (file,) = out.rglob("results_*.json")
     found = scores(file)
@@ -146,7 +146,7 @@ def test_perplexity_of_held_out_text_and_of_an_own_file(runs, other, tmp_path):
     text.write_text("def f(x):\n    return x + 1\n" * 40)
     out = tmp_path / "scores.json"
     arguments = ("eval", "small/pretrain", "--against", other, "--perplexity", "--text", text, "--json", out, "--runs", runs)
-    result = run_llmctl(*arguments)
+    result = in_process(*arguments)
     assert result.returncode == 0, result.stderr
     rows = scores(out)["perplexity"]["results"]
     assert {(row["checkpoint"], row["source"]) for row in rows} == {
@@ -182,7 +182,7 @@ def test_a_checkpoint_without_a_tokenizer(other, task, tmp_path):
     shutil.copytree(other, bare)
     for file in bare.glob("tokenizer*"):
         file.unlink()
-    result = run_llmctl("eval", bare, "--task", task, "--runs", tmp_path / "none")
+    result = in_process("eval", bare, "--task", task, "--runs", tmp_path / "none")
     assert result.returncode == 2
     assert "no tokenizer could be loaded" in result.stderr
 
@@ -190,7 +190,7 @@ def test_a_checkpoint_without_a_tokenizer(other, task, tmp_path):
 def test_an_empty_task_file(other, tmp_path):
     file = tmp_path / "empty.jsonl"
     file.write_text("")
-    result = run_llmctl("eval", other, "--task", file, "--runs", tmp_path / "none")
+    result = in_process("eval", other, "--task", file, "--runs", tmp_path / "none")
     assert result.returncode == 2
     assert "an empty task file" in result.stderr
 

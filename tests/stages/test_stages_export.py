@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import in_process
 from safetensors.torch import load_file
 
 from llmctl.errors import StageFailed, UserError
@@ -39,8 +40,8 @@ def test_a_folder_holds_the_model_as_it_is_and_a_card_of_its_making(llmctl, fini
     assert str(finished.runs) not in readme
 
 
-def test_the_card_has_the_scores_of_this_very_model(llmctl, finished, tmp_path):
-    llmctl("export", "tiny/midtrain", tmp_path / "out", "--runs", finished.runs)
+def test_the_card_has_the_scores_of_this_very_model(finished, tmp_path):
+    in_process("export", "tiny/midtrain", tmp_path / "out", "--runs", finished.runs)
     readme = (tmp_path / "out" / "README.md").read_text()
     own = {k: v for k, v in finished.manifest("eval")["metrics"].items() if k.startswith("midtrain/")}
     assert own
@@ -48,8 +49,8 @@ def test_the_card_has_the_scores_of_this_very_model(llmctl, finished, tmp_path):
         assert f"| {name.removeprefix('midtrain/')} | {value:.4g} |" in readme
 
 
-def test_weights_are_cast_and_say_so(llmctl, finished, tmp_path):
-    result = llmctl("export", "sft", tmp_path / "out", "--run", "tiny", "--type", "bf16", "--runs", finished.runs)
+def test_weights_are_cast_and_say_so(finished, tmp_path):
+    result = in_process("export", "sft", tmp_path / "out", "--run", "tiny", "--type", "bf16", "--runs", finished.runs)
     assert result.returncode == 0, result.stderr
     before = load_file(finished.stage("sft") / "model" / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
@@ -69,7 +70,7 @@ def test_a_gguf_file_is_compared_with_the_model_as_it_is_written(llmctl, finishe
     readme = (tmp_path / "README.md").read_text()
     assert f"llama-cli -m {file.name}" in readme
     assert "library_name: gguf" in front_matter(readme)
-    again = llmctl("export", "tiny/lora", file, "--runs", finished.runs)
+    again = in_process("export", "tiny/lora", file, "--runs", finished.runs)
     assert again.returncode == 2
     assert "is there already" in again.stderr
     told = [*check_model_folder(Recipe(name="next"), str(file))]
@@ -87,19 +88,19 @@ def test_a_gguf_file_that_llama_cpp_reads_as_another_model_is_not_left(finished,
 
 
 @pytest.mark.parametrize("target", ["out", "out.gguf"])
-def test_a_file_that_has_changed_since_it_was_made_is_not_exported(llmctl, finished, tmp_path, target):
+def test_a_file_that_has_changed_since_it_was_made_is_not_exported(finished, tmp_path, target):
     runs = shutil.copytree(finished.runs, tmp_path / "runs")
     model = runs / "tiny" / finished.stage("sft").name / "model"
     (model / "tokenizer_config.json").write_text((model / "tokenizer_config.json").read_text() + " ")
-    result = llmctl("export", "tiny/sft", tmp_path / target, "--runs", runs)
+    result = in_process("export", "tiny/sft", tmp_path / target, "--runs", runs)
     assert result.returncode == 1
     assert "tokenizer_config.json: its bytes have changed" in result.stderr
     assert not (tmp_path / target).exists()
 
 
-def test_a_model_of_others_gets_a_card_of_what_is_known(llmctl, finished, tmp_path):
+def test_a_model_of_others_gets_a_card_of_what_is_known(finished, tmp_path):
     shutil.copytree(finished.stage("sft") / "model", tmp_path / "stranger")
-    result = llmctl("export", tmp_path / "stranger", tmp_path / "out", "--runs", finished.runs)
+    result = in_process("export", tmp_path / "stranger", tmp_path / "out", "--runs", finished.runs)
     assert result.returncode == 0, result.stderr
     readme = (tmp_path / "out" / "README.md").read_text()
     assert "# stranger" in readme
@@ -107,14 +108,14 @@ def test_a_model_of_others_gets_a_card_of_what_is_known(llmctl, finished, tmp_pa
     assert "AutoModelForCausalLM" in readme
 
 
-def test_a_card_that_comes_with_the_model_stays(llmctl, finished, tmp_path):
+def test_a_card_that_comes_with_the_model_stays(finished, tmp_path):
     folder = shutil.copytree(finished.stage("sft") / "model", tmp_path / "stranger")
     (folder / "README.md").write_text("theirs")
-    llmctl("export", folder, tmp_path / "out", "--runs", finished.runs)
+    in_process("export", folder, tmp_path / "out", "--runs", finished.runs)
     assert (tmp_path / "out" / "README.md").read_text() == "theirs"
 
 
-def test_what_cannot_be_done_is_told(llmctl, finished, tmp_path):
+def test_what_cannot_be_done_is_told(finished, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     for arguments, words in (
@@ -124,7 +125,7 @@ def test_what_cannot_be_done_is_told(llmctl, finished, tmp_path):
         (("tiny/sft", tmp_path / "new.gguf", "--format", "safetensors"), "writes a folder"),
         (("tiny/nothing", tmp_path / "new"), "no checkpoint of a run"),
     ):
-        result = llmctl("export", *arguments, "--runs", finished.runs)
+        result = in_process("export", *arguments, "--runs", finished.runs)
         assert result.returncode == 2, result.stdout
         assert words in result.stderr
     assert (tmp_path / "full" / "thesis.tex").exists()

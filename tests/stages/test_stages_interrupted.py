@@ -24,20 +24,14 @@ def weights(runs: Path) -> dict[str, str]:
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
 
 
-def prepare(recipe: Path, runs: Path) -> None:
+def prepare(pretrained_runs: Path, runs: Path) -> None:
     """Everything before pretraining, so that what is killed is pretraining."""
-    result = run_llmctl("tokenizer", "train", recipe, "--runs", runs)
-    assert result.returncode == 0, result.stderr
+    shutil.copytree(pretrained_runs, runs, ignore=shutil.ignore_patterns("pretrain-*"))
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, text_folder):
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    recipe = folder / "small.toml"
-    recipe.write_text(SMALL_RECIPE.format(texts=text_folder))
-    result = run_llmctl("pretrain", recipe, "--runs", folder / "runs")
-    assert result.returncode == 0, result.stderr
-    return weights(folder / "runs")
+def uninterrupted(pretrained_runs) -> dict[str, str]:
+    return weights(pretrained_runs)
 
 
 def start(recipe: Path, runs: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -82,9 +76,9 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_and_run_again_ends_with_the_same_bits(small_recipe, tmp_path, uninterrupted, moment):
+def test_killed_and_run_again_ends_with_the_same_bits(small_recipe, tmp_path, pretrained_runs, uninterrupted, moment):
     runs = tmp_path / "runs"
-    prepare(small_recipe, runs)
+    prepare(pretrained_runs, runs)
     process = start(small_recipe, runs)
     wait_for(process, lambda: MOMENTS[moment](runs))
     process.kill()
@@ -112,9 +106,11 @@ def test_killed_twice(small_recipe, tmp_path, uninterrupted):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_told_to_stop_leaves_a_checkpoint_of_the_step_just_made(small_recipe, tmp_path, uninterrupted, number, code):
+def test_told_to_stop_leaves_a_checkpoint_of_the_step_just_made(
+    small_recipe, tmp_path, pretrained_runs, uninterrupted, number, code
+):
     runs = tmp_path / "runs"
-    prepare(small_recipe, runs)
+    prepare(pretrained_runs, runs)
     process = start(small_recipe, runs)
     wait_for(process, lambda: steps_done(runs) >= 4)
     process.send_signal(number)
@@ -129,10 +125,10 @@ def test_told_to_stop_leaves_a_checkpoint_of_the_step_just_made(small_recipe, tm
     assert weights(runs) == uninterrupted
 
 
-def test_time_that_is_up_stops_it_to_be_gone_on_with(tmp_path, text_folder):
+def test_time_that_is_up_stops_it_to_be_gone_on_with(tmp_path, text_folder, pretrained_runs):
     recipe, runs = tmp_path / "small.toml", tmp_path / "runs"
     recipe.write_text(SMALL_RECIPE.format(texts=text_folder).replace("tokens = 5120", "tokens = 1024000"))
-    prepare(recipe, runs)
+    prepare(pretrained_runs, runs)
     stopped = run_llmctl("pretrain", recipe, "--runs", runs, "--max-time", "20s")
     assert stopped.returncode == 75, stopped.stderr
     assert "with a checkpoint of it; the same command goes on from there" in stopped.stderr
@@ -152,8 +148,9 @@ def steps_done_in(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(small_recipe, tmp_path, uninterrupted):
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(small_recipe, tmp_path, pretrained_runs, uninterrupted):
     runs = tmp_path / "runs"
+    prepare(pretrained_runs, runs)
     process = start(small_recipe, runs)
     wait_for(process, lambda: has(runs, "checkpoints/step-00000006") and steps_done(runs) >= 7)
     process.kill()
@@ -171,9 +168,9 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(small_recipe, t
     assert weights(runs) == uninterrupted
 
 
-def test_two_same_commands_are_kept_apart(small_recipe, tmp_path):
+def test_two_same_commands_are_kept_apart(small_recipe, tmp_path, pretrained_runs):
     runs = tmp_path / "runs"
-    prepare(small_recipe, runs)
+    prepare(pretrained_runs, runs)
     process = start(small_recipe, runs)
     try:
         wait_for(process, lambda: steps_done(runs) >= 1)
@@ -201,8 +198,9 @@ def test_an_adapter_that_is_killed_ends_with_the_same_bits(finished, llmctl, tmp
     assert json.loads((folder / "manifest.json").read_text())["output_hash"] == finished.manifest("lora")["output_hash"]
 
 
-def test_the_users_own_recipe_is_tried(small_recipe, tmp_path):
+def test_the_users_own_recipe_is_tried(small_recipe, tmp_path, pretrained_runs):
     runs = tmp_path / "runs"
+    prepare(pretrained_runs, runs)
     tried = run_llmctl("verify", "resume", small_recipe, "--steps", 6, "--runs", runs)
     assert tried.returncode == 0, tried.stderr
     assert re.search(r"not the same bits +0\n", tried.stdout)

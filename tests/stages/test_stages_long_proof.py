@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from helpers import run_llmctl
+from helpers import in_process, run_llmctl
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config
 
@@ -92,7 +92,7 @@ def test_eval_long_measures_any_checkpoint_beside_its_parent(finished, scores, t
     out, pictures = tmp_path / "long.json", tmp_path / "new" / "pictures"
     pictures.mkdir(parents=True)
     (pictures / "another.png").touch()
-    result = run_llmctl("eval", "tiny/longctx", "--long", "--plots", pictures, "--json", out, "--runs", finished.runs)
+    result = in_process("eval", "tiny/longctx", "--long", "--plots", pictures, "--json", out, "--runs", finished.runs)
     assert result.returncode == 0, result.stderr
     told = result.stdout.replace("\n", "")
     assert "needle.png" in told
@@ -108,11 +108,11 @@ def test_eval_long_measures_any_checkpoint_beside_its_parent(finished, scores, t
 
 
 def test_plots_without_long_say_what_is_missing(finished, tmp_path):
-    result = run_llmctl("eval", "tiny/longctx", "--plots", tmp_path / "a", "--runs", finished.runs)
+    result = in_process("eval", "tiny/longctx", "--plots", tmp_path / "a", "--runs", finished.runs)
     assert result.returncode == 2
     assert "--plots draws what --long or --over-run measures" in result.stderr
     (tmp_path / "file").write_text("")
-    result = run_llmctl("eval", "tiny/longctx", "--long", "--plots", tmp_path / "file", "--runs", finished.runs)
+    result = in_process("eval", "tiny/longctx", "--long", "--plots", tmp_path / "file", "--runs", finished.runs)
     assert result.returncode == 2
     assert "file: a file; expected a folder" in result.stderr
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_without_a_corpus_says_what_to_do(finished, tmp_path):
     """A model folder outside of any run, and no run to take held-out text from."""
     shutil.copytree(finished.stage("longctx") / "model", tmp_path / "model")
     (tmp_path / "runs").mkdir()
-    result = run_llmctl("eval", tmp_path / "model", "--long", "--runs", tmp_path / "runs")
+    result = in_process("eval", tmp_path / "model", "--long", "--runs", tmp_path / "runs")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert "start one with `llmctl run recipes/olmo_small.toml`" in result.stderr.replace("\n", " ")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import run_llmctl
+from helpers import in_process, run_llmctl
 
 from llmctl.corpus.documents import Document, read_rows_of
 from llmctl.tokens.shards import TokenShards
@@ -17,13 +17,14 @@ from llmctl.train.job import TrainJob
 
 @pytest.fixture
 def again(finished, tmp_path):
-    """Runs `llmctl longctx` on a copy of the finished run with other keys; the parents are there."""
+    """Runs `llmctl longctx` on a copy of the finished run with other keys; the parents are there. What is refused before it
+    trains anything needs no process of its own."""
     runs = tmp_path / "runs"
     shutil.copytree(finished.runs, runs)
 
-    def run(*keys: str, recipe=finished.recipe):
+    def run(*keys: str, by=in_process):
         options = [option for key in keys for option in ("--set", f"longctx.{key}")]
-        return run_llmctl("longctx", recipe, "--runs", runs, *options), runs / "tiny"
+        return by("longctx", finished.recipe, "--runs", runs, *options), runs / "tiny"
 
     return run
 
@@ -101,41 +102,49 @@ def test_buckets_share_the_long_tokens_as_the_recipe_says(mixed, tmp_path):
     assert len(whole) == len(documents)
 
 
-def test_tasks_are_woven_into_long_documents(again):
-    keys = [
-        "synthetic.cwe_share=0.2",
-        "synthetic.rex_share=0.1",
-        "synthetic.min_document_tokens=2048",
-        "synthetic.max_documents=3",
-    ]
-    ran, folder = again(*keys, "seq_len=4096", "batch_tokens=4096", "tokens=8192", "buckets={ 4k = 1 }", "rope.factor=64")
+WOVEN = (
+    "longctx.synthetic.cwe_share=0.2", "longctx.synthetic.rex_share=0.1", "longctx.synthetic.min_document_tokens=2048",
+    "longctx.synthetic.max_documents=3", "longctx.seq_len=4096", "longctx.batch_tokens=4096", "longctx.tokens=8192",
+    "longctx.buckets={ 4k = 1 }", "longctx.rope.factor=64", "longctx.guard.suites=[]", "eval.long.lengths=[512]",
+)  # fmt: skip
+
+
+def weave(recipe: Path, runs: Path) -> str:
+    """What is told when tasks are woven into the long documents of the finished run."""
+    ran = run_llmctl("longctx", recipe, "--runs", runs, *(option for key in WOVEN for option in ("--set", key)))
     assert ran.returncode == 0, ran.stderr
-    job = job_of(folder)
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def woven(finished, tmp_path_factory) -> tuple[str, Path]:
+    runs = shutil.copytree(finished.runs, tmp_path_factory.mktemp("woven") / "runs")
+    return weave(finished.recipe, runs), runs
+
+
+def test_tasks_are_woven_into_long_documents(woven):
+    told, runs = woven
+    job = job_of(runs / "tiny")
     shares = {part["label"]: part["share"] for part in job["parts"]}
     assert shares == pytest.approx({"long": 0.2, "cwe": 0.2, "rex": 0.1, "": 0.5})
     for part in job["parts"][1:3]:
         shards = Path(part["shards"])
-        told = json.loads((shards.parent / "part-00000.json").read_text())
-        assert told["documents_out"] == TokenShards(shards).documents <= 3
-        assert told["kept"] > 2
+        counts = json.loads((shards.parent / "part-00000.json").read_text())
+        assert counts["documents_out"] == TokenShards(shards).documents <= 3
+        assert counts["kept"] > 2
         texts = [Document(**row).text for row in read_rows_of(shards.parent / "part-00000.jsonl.zst")]
         assert (part["label"] == "cwe") == all("\nQuestion: " in text and "\nAnswer: " in text for text in texts)
-        assert f"longctx: {part['label']} woven into code" in ran.stdout
+        assert f"longctx: {part['label']} woven into code" in told
 
 
-def test_a_stage_that_was_stopped_asks_no_generator_for_what_is_there(again):
-    keys = ["synthetic.cwe_share=0.2", "synthetic.min_document_tokens=2048", "synthetic.max_documents=2"]
-    wide = ["seq_len=4096", "batch_tokens=4096", "tokens=8192", "buckets={ 4k = 1 }", "rope.factor=64"]
-    ran, folder = again(*keys, *wide)
-    assert ran.returncode == 0, ran.stderr
-    stage = max(folder.glob("longctx-*/job.json"), key=lambda file: file.stat().st_mtime).parent
+def test_a_stage_that_was_stopped_asks_no_generator_for_what_is_there(finished, woven, tmp_path):
+    runs = shutil.copytree(woven[1], tmp_path / "runs")
+    stage = max(runs.glob("tiny/longctx-*/job.json"), key=lambda file: file.stat().st_mtime).parent
     for made in ("manifest.json", "job.json"):
         (stage / made).unlink()
     shutil.rmtree(stage / "model")
     written = {file: file.stat().st_mtime_ns for file in (stage / "data").rglob("*") if file.is_file()}
-    ran, _ = again(*keys, *wide)
-    assert ran.returncode == 0, ran.stderr
-    assert "weaving" not in ran.stdout
+    assert "weaving" not in weave(finished.recipe, runs)
     shards = {file for file in written if "synthetic" in file.parts}
     assert shards
     assert all(file.stat().st_mtime_ns == written[file] for file in shards)
@@ -158,7 +167,7 @@ def test_a_generator_that_does_not_answer(again):
 def test_no_document_that_is_long_enough(mixed, tmp_path):
     keys = ("buckets={ 150 = 1, 256 = 1 }", "too_long=drop", "seq_len=256")
     options = [option for key in keys for option in ("--set", f"longctx.{key}")]
-    ran = run_llmctl("longctx", mixed, "--runs", tmp_path / "mixed", *options)
+    ran = in_process("longctx", mixed, "--runs", tmp_path / "mixed", *options)
     assert ran.returncode == 2
     assert re.search(
         r"error: \[longctx\] no document of 256 and more tokens is there "
@@ -231,6 +240,6 @@ def test_a_factor_on_top_of_a_factor_and_an_outside_parent_that_it_does_not_reac
 )
 def test_mistakes_in_the_recipe(chain_recipe, tmp_path, keys, message):
     options = [option for key in keys for option in ("--set", f"longctx.{key}")]
-    ran = run_llmctl("longctx", chain_recipe, "--runs", tmp_path, *options)
+    ran = in_process("longctx", chain_recipe, "--runs", tmp_path, *options)
     assert ran.returncode == 2
     assert message in ran.stderr

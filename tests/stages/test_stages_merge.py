@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import stage
+from helpers import in_process, stage
 from safetensors.torch import load_file, save_file
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -53,29 +53,29 @@ def test_a_lora_stage_is_merged_again_and_its_lineage_is_known(llmctl, runs):
         f"tiny/{stage(runs, 'sft').name}/model", f"1 x tiny/{lora.name}/adapter"
     ]  # fmt: skip
     assert f"1 x tiny/{lora.name}/adapter" in llmctl("lineage", "tiny/merged", "--runs", runs).stdout
-    again = llmctl("merge", "tiny/lora", "--runs", runs)
+    again = in_process("merge", "tiny/lora", "--runs", runs)
     assert f"merged: done before, {made}" in again.stdout
-    assert llmctl("generate", "tiny/merged", "hello", "--tokens", 2, "--runs", runs).returncode == 0
+    assert in_process("generate", "tiny/merged", "hello", "--tokens", 2, "--runs", runs).returncode == 0
 
 
-def test_another_tolerance_is_another_merge(llmctl, runs, tmp_path):
+def test_another_tolerance_is_another_merge(runs, tmp_path):
     loose = ("merge", "tiny/lora", "--tolerance", "10", "--runs", runs)
-    assert llmctl(*loose).returncode == 0
-    strict = llmctl("merge", "tiny/lora", "--tolerance", "1e-12", "--runs", runs)
+    assert in_process(*loose).returncode == 0
+    strict = in_process("merge", "tiny/lora", "--tolerance", "1e-12", "--runs", runs)
     assert strict.returncode == 1, strict.stdout
     assert "is not base and adapter" in strict.stderr
-    assert "done before" in llmctl(*loose).stdout
+    assert "done before" in in_process(*loose).stdout
 
 
-def test_the_card_of_a_merge_names_base_and_adapters(llmctl, runs, tmp_path):
+def test_the_card_of_a_merge_names_base_and_adapters(runs, tmp_path):
     snapshot = tmp_path / "models--somebody--base" / "snapshots" / "0123abc"
     snapshot = shutil.copytree(stage(runs, "sft") / "model", snapshot)
     adapters = [stronger(stage(runs, "lora") / "adapter", tmp_path / name, seed) for seed, name in enumerate(("one", "other"))]
     outside = ("merge", snapshot, *adapters, "--weights", "1,0.5", "--run", "tiny", "--name", "both", "--runs", runs)
     for command, name in ((outside, "both"), (("merge", "tiny/lora", "--runs", runs), "merged")):
-        made = llmctl(*command)
+        made = in_process(*command)
         assert made.returncode == 0, made.stdout + made.stderr
-        exported = llmctl("export", f"tiny/{name}", tmp_path / f"{name}-out", "--runs", runs)
+        exported = in_process("export", f"tiny/{name}", tmp_path / f"{name}-out", "--runs", runs)
         assert exported.returncode == 0, exported.stderr
     readme = (tmp_path / "both-out" / "README.md").read_text()
     assert 'base_model:\n- "somebody/base"\n' in readme
@@ -121,11 +121,11 @@ def test_the_tokenizer_is_the_adapters(runs, tmp_path):
         tokenizer_for(str(base), files)
 
 
-def test_two_adapters_with_weights_are_added_up_in_a_plain_folder(llmctl, runs, tmp_path):
+def test_two_adapters_with_weights_are_added_up_in_a_plain_folder(runs, tmp_path):
     base, adapter = stage(runs, "sft") / "model", stage(runs, "lora") / "adapter"
     one, other = (stronger(adapter, tmp_path / name, seed) for seed, name in enumerate(("one", "other")))
     command = ("merge", base, one, other, "--weights", "1,0.5", "--out", tmp_path / "both", "--runs", runs)
-    result = llmctl(*command)
+    result = in_process(*command)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"the tokenizer and its chat template are those of {other}" in " ".join(result.stdout.split())
     first, second, before, after = updates(one), updates(other), weights(base), weights(tmp_path / "both")
@@ -138,14 +138,14 @@ def test_two_adapters_with_weights_are_added_up_in_a_plain_folder(llmctl, runs, 
     assert record["base"]["checkpoint"] == f"tiny/{stage(runs, 'sft').name}/model"
     assert [(row["adapter"], row["weight"]) for row in record["adapters"]] == [(str(one), 1.0), (str(other), 0.5)]
     assert all(len(row["sha256"]) == 64 for row in (record["base"], *record["adapters"]))
-    assert "done before" in llmctl(*command).stdout
-    changed = llmctl(*command[:5], "2,0.5", *command[6:])
+    assert "done before" in in_process(*command).stdout
+    changed = in_process(*command[:5], "2,0.5", *command[6:])
     assert changed.returncode == 2
     assert "is there already" in changed.stderr
 
 
 @pytest.mark.parametrize(("asked", "kind"), [("keep", torch.bfloat16), ("fp32", torch.float32), ("fp16", torch.float16)])
-def test_the_type_of_the_base_is_kept_or_the_one_asked_for_written(llmctl, runs, tmp_path, asked, kind):
+def test_the_type_of_the_base_is_kept_or_the_one_asked_for_written(runs, tmp_path, asked, kind):
     from llmctl.model.load import load_model
 
     base = shutil.copytree(stage(runs, "sft") / "model", tmp_path / "base")
@@ -153,7 +153,7 @@ def test_the_type_of_the_base_is_kept_or_the_one_asked_for_written(llmctl, runs,
     tensors["model.norm.weight"] = tensors["model.norm.weight"].float()
     save_file(tensors, base / "model.safetensors", {"format": "pt"})
     adapter = stronger(stage(runs, "lora") / "adapter", tmp_path / "adapter", 1)
-    result = llmctl("merge", base, adapter, "--dtype", asked, "--out", tmp_path / "out", "--runs", runs)
+    result = in_process("merge", base, adapter, "--dtype", asked, "--out", tmp_path / "out", "--runs", runs)
     assert result.returncode == 0, result.stdout + result.stderr
     written = weights(tmp_path / "out")
     assert written["model.layers.0.mlp.up_proj.weight"].dtype == kind
@@ -164,11 +164,11 @@ def test_the_type_of_the_base_is_kept_or_the_one_asked_for_written(llmctl, runs,
     assert load_model(str(tmp_path / "out")).dtype == torch.float32
 
 
-def test_a_difference_above_the_tolerance_fails_and_leaves_nothing(llmctl, runs, tmp_path):
+def test_a_difference_above_the_tolerance_fails_and_leaves_nothing(runs, tmp_path):
     adapter = stronger(stage(runs, "lora") / "adapter", tmp_path / "adapter", 1)
     arguments = ("merge", "tiny/sft", adapter, "--dtype", "bf16", "--tolerance", "1e-6", "--runs", runs)
     for place in ([], ["--out", tmp_path / "out"]):
-        result = llmctl(*arguments, *place)
+        result = in_process(*arguments, *place)
         assert result.returncode == 1, result.stdout + result.stderr
         assert "is not base and adapter" in result.stderr
         assert "Traceback" not in result.stderr
@@ -196,7 +196,7 @@ def test_a_wrong_merge_is_found(runs, tmp_path, monkeypatch, where):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_does_not_belong_together_is_refused(llmctl, runs, tmp_path):
+def test_what_does_not_belong_together_is_refused(runs, tmp_path):
     from llmctl.errors import UserError
     from llmctl.stages.merging import merge_adapters
 
@@ -252,7 +252,7 @@ def test_what_does_not_belong_together_is_refused(llmctl, runs, tmp_path):
         ([base, adapter, "--weights", "nan"], "expected numbers"),
         ([base, adapter, "--name", "sft"], "tiny has something else of that name"),
     ):
-        result = llmctl("merge", *arguments, "--runs", runs)
+        result = in_process("merge", *arguments, "--runs", runs)
         assert result.returncode == 2, result.stdout + result.stderr
         assert message in result.stderr
         assert "Traceback" not in result.stderr
@@ -313,7 +313,7 @@ def test_a_template_of_the_adapters_own_is_that_of_what_is_merged_and_averaged(l
     (lora,) = [path for path in (runs / "tiny").glob("lora-*") if path.name not in before]
     own, base = load_tokenizer(str(lora / "adapter")), load_tokenizer(str(stage(runs, "sft") / "model"))
     assert own.chat_template not in (None, base.chat_template)
-    merged = llmctl("merge", f"tiny/{lora.name}", "--runs", runs)
+    merged = in_process("merge", f"tiny/{lora.name}", "--runs", runs)
     assert merged.returncode == 0, merged.stdout + merged.stderr
     for folder in (stage(runs, "merged") / "model", stage(runs, "mean") / "model"):
         tokenizer = load_tokenizer(str(folder))
@@ -333,9 +333,9 @@ def test_several_adapters_of_one_recipe_stand_each_on_the_same_base_and_are_merg
     assert [each["r"] for each in settings] == [4, 4]  # of pissa's two, and two that take back what it began with
     assert {each["base_model_name_or_path"] for each in settings} == {str(stage(runs, "sft") / "model")}
     assert json.loads((stage(runs, "a") / "manifest.json").read_text())["metrics"]["largest_logit_difference"] < 1e-4
-    merged = llmctl("merge", "tiny/sft", "tiny/a", "tiny/b", "--name", "both", "--runs", runs)
+    merged = in_process("merge", "tiny/sft", "tiny/a", "tiny/b", "--name", "both", "--runs", runs)
     assert merged.returncode == 0, merged.stdout + merged.stderr
-    told = json.loads(llmctl("lineage", "tiny/both", "--json", "--runs", runs).stdout)
+    told = json.loads(in_process("lineage", "tiny/both", "--json", "--runs", runs).stdout)
     assert [parent["stage"] for parent in told["parents"]] == ["sft", "a", "b"]
     first, second, before = updates(one), updates(other), weights(stage(runs, "sft") / "model")
     second = {name: update * 2 for name, update in second.items()}  # alpha / sqrt(4), not alpha / 4

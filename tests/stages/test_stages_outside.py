@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import run_llmctl
+from helpers import in_process, run_llmctl
 
 SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
          "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 256, "vocab_size": 512}  # fmt: skip
@@ -82,7 +82,7 @@ def test_what_is_no_causal_model_is_refused_before_any_work(recipe, outside, tmp
         config = json.loads((outside / "config.json").read_text())
         (other / "config.json").write_text(json.dumps(config | change))
     recipe.write_text(recipe.read_text().replace(str(outside), str(other)))
-    result = run_llmctl("sft", recipe, "--runs", tmp_path / "runs")
+    result = in_process("sft", recipe, "--runs", tmp_path / "runs")
     assert result.returncode == 2
     assert f"{recipe}:7: from = '{other}' {message}" in result.stderr
     assert not (tmp_path / "runs").exists()
@@ -90,14 +90,14 @@ def test_what_is_no_causal_model_is_refused_before_any_work(recipe, outside, tmp
 
 def test_a_shape_other_than_the_checkpoints_is_refused(recipe, tmp_path):
     recipe.write_text(recipe.read_text() + "[model]\nhidden_size = 64\nlayers = 2\nheads = 2\nffn_size = 64\nwindow = 8\n")
-    result = run_llmctl("sft", recipe, "--runs", tmp_path / "runs")
+    result = in_process("sft", recipe, "--runs", tmp_path / "runs")
     assert result.returncode == 2
     assert "hidden_size = 64 (there: 32)" in result.stderr
 
 
 def test_a_tokenizer_trained_beside_a_checkpoint_with_fewer_tokens_is_refused(recipe, text_folder, tmp_path):
     recipe.write_text(recipe.read_text() + f'[tokenizer]\nvocab_size = 1024\n[corpus.sources.code]\npath = "{text_folder}"\n')
-    result = run_llmctl("sft", recipe, "--runs", tmp_path / "runs")
+    result = in_process("sft", recipe, "--runs", tmp_path / "runs")
     assert result.returncode == 2
     assert "embeds 512 tokens, and [tokenizer] trains 1,024" in result.stderr
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import run_llmctl
+from helpers import in_process, run_llmctl
 
 TOPICS = {
     "weather": ["rain", "snow", "wind", "storm", "sunshine", "fog", "hail", "thunder"],
@@ -74,7 +74,7 @@ def test_a_part_is_held_out_and_the_same_command_gives_the_same(model_folder, tm
     data = write_csv(tmp_path / "data.csv", "\ufeff" + "\n".join(lines))
     results = []
     for name in ("one.json", "two.json"):
-        done = run_llmctl("probe", model_folder, data, "--shots", "2", "--seeds", "1", "--layer", "1", "--json", tmp_path / name)
+        done = in_process("probe", model_folder, data, "--shots", "2", "--seeds", "1", "--layer", "1", "--json", tmp_path / name)
         assert done.returncode == 0, done.stderr
         results.append(json.loads((tmp_path / name).read_text()))
     assert "12 of 60 rows of data.csv are held out" in done.stdout + done.stderr
@@ -131,7 +131,7 @@ def test_bad_input_is_told(tmp_path, monkeypatch, capsys, name, text, options, t
 
 def test_a_layer_that_is_not_there_is_told(model_folder, tmp_path):
     data = write_lines(tmp_path / "d.jsonl", rows(0, 10))
-    done = run_llmctl("probe", model_folder, data, "--layer", "3", "--shots", "1")
+    done = in_process("probe", model_folder, data, "--layer", "3", "--shots", "1")
     assert done.returncode == 2
     assert "--layer 3: expected a number from 0 (the embedding) to 2" in done.stderr
 
@@ -146,7 +146,7 @@ def test_features_that_are_no_numbers_name_the_text(model_folder, tmp_path):
     weights = load_file(broken / "model.safetensors")
     weights["model.embed_tokens.weight"][:] = float("nan")
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
-    done = run_llmctl("probe", broken, write_lines(tmp_path / "d.jsonl", rows(0, 10)), "--shots", "1")
+    done = in_process("probe", broken, write_lines(tmp_path / "d.jsonl", rows(0, 10)), "--shots", "1")
     assert done.returncode == 1
     assert ": the model's features of" in done.stderr
     assert "Traceback" not in done.stderr

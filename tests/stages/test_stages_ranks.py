@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import command, run_llmctl
+from helpers import command, in_process, run_llmctl
 from safetensors.torch import load_file
 
 
@@ -228,13 +228,13 @@ def test_under_a_launcher_one_stage_follows_the_other(finished, tmp_path):
 
 def test_ranks_that_no_step_can_be_shared_by_are_refused_before_any_work(finished, tmp_path):
     options = ["--runs", tmp_path / "runs", "--processes", 4, "--set", "pretrain.micro_batch=1"]
-    result = run_llmctl("run", finished.recipe, *options)
+    result = in_process("run", finished.recipe, *options)
     assert result.returncode == 2
     assert "[longctx] a step of 2 rows (1,024 tokens) cannot be shared by 4 ranks" in result.stderr
     assert not (tmp_path / "runs").exists()
 
 
 def test_more_gpus_than_there_are_is_refused(finished, tmp_path):
-    result = run_llmctl("run", finished.recipe, "--runs", tmp_path / "runs", "--gpus", 99)
+    result = in_process("run", finished.recipe, "--runs", tmp_path / "runs", "--gpus", 99)
     assert result.returncode == 2
     assert "--gpus 99: torch sees" in result.stderr

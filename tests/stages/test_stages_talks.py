@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import SMALL_RECIPE, run_llmctl
+from helpers import SMALL_RECIPE, in_process, run_llmctl
 
 CHAT = """
 [corpus.sources.talk]
@@ -54,8 +54,8 @@ def recipe(chat_runs: Path, name: str, tables: str) -> Path:
     return file
 
 
-def sft(chat_runs: Path, file: Path, *options: str):
-    return run_llmctl("sft", file, "--runs", chat_runs / "runs", *options)
+def sft(chat_runs: Path, file: Path, by=in_process):
+    return by("sft", file, "--runs", chat_runs / "runs")
 
 
 def stage(chat_runs: Path, name: str) -> Path:
@@ -71,7 +71,7 @@ def test_a_run_whose_answers_would_never_end_is_refused_before_training_with_wha
     )
     file = recipe(chat_runs, "open", f'[sft]\ntemplate = "{template}"')
     for command in (["sft", file], ["inspect", "sft", file]):
-        refused = run_llmctl(*command, "--runs", chat_runs / "runs")
+        refused = in_process(*command, "--runs", chat_runs / "runs")
         assert refused.returncode == 3, refused.stderr
         told = " ".join((refused.stdout + refused.stderr).split())
         assert "closes no answer with a special token" in told
@@ -92,7 +92,7 @@ def test_rows_of_which_nothing_is_left_are_named_and_their_share_decides(chat_ru
     assert named <= {8, 9, 10, 31, 41}
     assert f"{len(named)} of" in refused.stderr
     assert "no trained token" in refused.stderr
-    assert run_llmctl("inspect", "sft", long, "--runs", chat_runs / "runs", "--set", "sft.most_untrained=0.2").returncode == 0
+    assert in_process("inspect", "sft", long, "--runs", chat_runs / "runs", "--set", "sft.most_untrained=0.2").returncode == 0
 
 
 def test_held_out_conversations_that_are_trained_on_are_refused_with_both_rows(chat_runs):
@@ -193,7 +193,7 @@ def test_a_conversation_that_is_too_long_keeps_its_whole_turns_and_is_told(chat_
     rows = [talk(number) for number in range(60)]
     rows[3]["messages"][2]["content"] += " really" * 200
     file = write_rows(chat_runs / "turns.jsonl", rows)
-    shown = run_llmctl(
+    shown = in_process(
         "inspect", "sft", recipe(chat_runs, "turns", f'[corpus.sources.talk]\npath = "{file}"'), "--runs", chat_runs / "runs",
         "--rows", "100",
     )  # fmt: skip
@@ -210,7 +210,7 @@ def test_early_stopping_leaves_the_best_step(chat_runs):
         "early",
         "[sft]\nepochs = 40\nlr = 0.05\nearly_stopping = 2\nmax_repetition = 50\neval = { every_steps = 2, rows = 8 }",
     )
-    made = sft(chat_runs, file)
+    made = sft(chat_runs, file, by=run_llmctl)
     assert made.returncode == 0, made.stderr
     assert "2 measurements without a lower held-out loss" in made.stdout
     folder = stage(chat_runs, "sft")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import SMALL_RECIPE, run_llmctl
+from helpers import SMALL_RECIPE, in_process, run_llmctl
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_models_are_kept_on_the_way(folder):
     files = json.loads((folder / "manifest.json").read_text())["files"]
     assert "kept/step-00000008/model.safetensors" in files
     assert not (folder / "checkpoints").exists()
-    told = run_llmctl("generate", folder / "kept" / "step-00000016", "def", "--tokens", 4)
+    told = in_process("generate", folder / "kept" / "step-00000016", "def", "--tokens", 4)
     assert told.returncode == 0, told.stderr
 
 

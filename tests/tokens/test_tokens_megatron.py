@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from helpers import run_llmctl
+from helpers import in_process, run_llmctl
 
 from llmctl.errors import UserError
 from llmctl.tokens.adopted_shards import adopt_shards
@@ -98,6 +98,6 @@ def test_a_runs_tokens_are_exported(tmp_path, pretrained_runs):
         assert told.returncode == 0, told.stderr
         assert {file.name for file in out.rglob("*") if file.is_file()} >= files
         assert "code" in told.stdout
-    missing = run_llmctl("tokenizer", "export", tmp_path / "x", "--source", "none", "--runs", pretrained_runs)
+    missing = in_process("tokenizer", "export", tmp_path / "x", "--source", "none", "--runs", pretrained_runs)
     assert missing.returncode == 2
     assert "code" in missing.stderr

@@ -2,7 +2,7 @@
 
 import json
 
-from helpers import run_llmctl
+from helpers import in_process, run_llmctl
 
 
 def test_the_rows_of_a_step_and_their_documents(pretrained_runs, texts):
@@ -19,7 +19,7 @@ def test_the_rows_of_a_step_and_their_documents(pretrained_runs, texts):
 
 
 def test_it_is_shown_to_people_and_mistakes_are_told(pretrained_runs):
-    told = run_llmctl("inspect", "batch", "--runs", pretrained_runs)
+    told = in_process("inspect", "batch", "--runs", pretrained_runs)
     assert told.returncode == 0, told.stderr
     assert "row 0, code: 64 tokens to learn from" in told.stdout
     assert "the newest stage that trains is" in told.stderr
@@ -27,6 +27,6 @@ def test_it_is_shown_to_people_and_mistakes_are_told(pretrained_runs):
         ("small", "--step", 99): "--step 99: pretrain has 20 steps",
         ("small/sft",): "small/sft: no stage that trains has begun there",
     }.items():
-        wrong = run_llmctl("inspect", "batch", *arguments, "--runs", pretrained_runs)
+        wrong = in_process("inspect", "batch", *arguments, "--runs", pretrained_runs)
         assert wrong.returncode == 2
         assert message in wrong.stderr

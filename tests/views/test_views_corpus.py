@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from helpers import run_llmctl
+from helpers import in_process, run_llmctl
 
 RECIPE = """
 name = "own"
@@ -84,20 +84,20 @@ def test_documents_are_shown_with_their_scores(run):
     assert len(rows) == 5
     for row in rows:
         assert {"id", "text", "quality_score", "quality_label", "quality_vigintile"} <= row.keys()
-    found = run_llmctl("inspect", "corpus", "--find", rows[2]["text"][:60], "--runs", run)
+    found = in_process("inspect", "corpus", "--find", rows[2]["text"][:60], "--runs", run)
     assert f"{rows[2]['id']}\n" in found.stdout
     assert "quality_score 0." in found.stdout
     assert "no run given: the newest corpus is that of own" in found.stderr
 
 
 def test_rejects_are_shown_with_their_reason(run):
-    result = run_llmctl("inspect", "corpus", "own", "--rejects", "copies", "--json", "--runs", run)
+    result = in_process("inspect", "corpus", "own", "--rejects", "copies", "--json", "--runs", run)
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert {(row["id"], row["rule"], row["kept"]) for row in rows} == {
         ("good/copy", "near copy", "good/d3"),
         ("mixed/copy", "near copy", "mixed/d3"),
     }
-    every = run_llmctl("inspect", "corpus", "own", "--rejects", "", "--json", "--limit", "100", "--runs", run)
+    every = in_process("inspect", "corpus", "own", "--rejects", "", "--json", "--limit", "100", "--runs", run)
     assert {json.loads(line)["rule"] for line in every.stdout.splitlines()} == {"near copy", "min_characters", "low quality"}
 
 
@@ -116,15 +116,15 @@ def test_conversations_are_shown_with_thoughts_calls_and_tools(tmp_path):
     made = run_llmctl("curate", recipe, "--runs", tmp_path / "runs")
     assert made.returncode == 0, made.stderr
     assert "talk: rows are messages = [{role, content}]" in made.stderr + made.stdout
-    shown = run_llmctl("inspect", "corpus", "--limit", "1", "--runs", tmp_path / "runs").stdout
+    shown = in_process("inspect", "corpus", "--limit", "1", "--runs", tmp_path / "runs").stdout
     assert re.search(r"tools: weather\nuser: question \d\nassistant thinks: I have to look.\nassistant calls weather: ", shown)
     assert "tool weather: rain\nassistant: It rains." in shown
-    row = json.loads(run_llmctl("inspect", "corpus", "--limit", "1", "--json", "--runs", tmp_path / "runs").stdout)
+    row = json.loads(in_process("inspect", "corpus", "--limit", "1", "--json", "--runs", tmp_path / "runs").stdout)
     assert row["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"city": "Oslo"}
     assert row["tools"] == [{"type": "function", "function": tools[0]}]
 
 
 def test_what_is_not_there_is_told(run, tmp_path):
-    assert "'nowhere' is no source" in run_llmctl("inspect", "corpus", "--source", "nowhere", "--runs", run).stderr
-    assert "nothing of that kind" in run_llmctl("inspect", "corpus", "--find", "no such text", "--runs", run).stderr
-    assert "no corpus yet; make one with `llmctl curate RECIPE`" in run_llmctl("inspect", "corpus", "--runs", tmp_path).stderr
+    assert "'nowhere' is no source" in in_process("inspect", "corpus", "--source", "nowhere", "--runs", run).stderr
+    assert "nothing of that kind" in in_process("inspect", "corpus", "--find", "no such text", "--runs", run).stderr
+    assert "no corpus yet; make one with `llmctl curate RECIPE`" in in_process("inspect", "corpus", "--runs", tmp_path).stderr

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 import pytest
-from helpers import REPOSITORY, run_llmctl
+from helpers import REPOSITORY, in_process, run_llmctl
 
 from llmctl.recipe.schema import LongContextTable
 from llmctl.stages import planning
@@ -34,7 +34,7 @@ def test_a_recipe_that_does_not_fit_says_what_would(seven):
     assert (pretrain["parameters"], pretrain["steps"]) == (7_298_617_344, 1_413_822)
     assert pretrain["remedy"]["fits"]
     options = [f"pretrain.{key}={json.dumps(value)}" for key, value in pretrain["remedy"]["keys"].items()]
-    better = run_llmctl("plan", SEVEN, "--gpus", 8, "--gpu", "h100", "--json", "--set", *options, env=OFFLINE)
+    better = in_process("plan", SEVEN, "--gpus", 8, "--gpu", "h100", "--json", "--set", *options)
     assert json.loads(better.stdout)["stages"][0]["needs"] == pretrain["remedy"]["needs"]
     assert better.returncode == 0, better.stderr
 
@@ -71,7 +71,7 @@ def test_people_get_a_table_and_exit_code_zero_where_all_fits(small_recipe):
 
 
 def test_what_does_not_fit_is_shown_with_what_would(small_recipe):
-    told = run_llmctl("plan", small_recipe, "--memory", "1200MB", "--set", "pretrain.seq_len=16384",
+    told = in_process("plan", small_recipe, "--memory", "1200MB", "--set", "pretrain.seq_len=16384",
                       "--set", "pretrain.batch_tokens=65536", "--set", "pretrain.tokens=131072")  # fmt: skip
     assert told.returncode == 1, told.stdout
     assert "pretrain needs " in told.stdout
@@ -85,7 +85,7 @@ def test_mistakes_are_told_with_exit_code_two(small_recipe):
         ("--gpus", 3, "--gpu", "h100"): "cannot be shared by 3 ranks",
         ("--set", "pretrain.sequence=3"): "unknown key",
     }.items():
-        told = run_llmctl("plan", small_recipe, *arguments)
+        told = in_process("plan", small_recipe, *arguments)
         assert told.returncode == 2
         assert message in told.stderr
         assert not told.stdout

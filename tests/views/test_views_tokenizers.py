@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from helpers import SMALL_RECIPE, run_llmctl
+from helpers import SMALL_RECIPE, in_process, run_llmctl
 
 from llmctl.tokens.samples import SAMPLES
 
@@ -39,7 +39,7 @@ def test_statistics_by_language_and_source(run, tokenizer, tokenizer_folder, tmp
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_chart_is_drawn(run, tmp_path, suffix):
     file = tmp_path / f"chart.{suffix}"
-    result = run_llmctl("tokenizer", "stats", "small", "--runs", run, "--plot", file)
+    result = in_process("tokenizer", "stats", "small", "--runs", run, "--plot", file)
     assert result.returncode == 0, result.stderr
     start = file.read_bytes()[:100]
     assert start.startswith(b"\x89PNG") if suffix == "png" else b"<?xml" in start
@@ -57,11 +57,11 @@ def test_tokens_are_shown_whole(run):
 
 
 def test_what_is_no_tokenizer_is_told(run, tmp_path):
-    result = run_llmctl("tokenizer", "stats", "nothing", "--runs", run)
+    result = in_process("tokenizer", "stats", "nothing", "--runs", run)
     assert result.returncode == 2
     assert "'nothing' is no tokenizer's folder, no hub name and no run" in result.stderr
     assert "runs are: small" in result.stderr
-    result = run_llmctl("tokenizer", "stats", "--runs", tmp_path)
+    result = in_process("tokenizer", "stats", "--runs", tmp_path)
     assert "make one with `llmctl tokenizer train RECIPE`" in result.stderr
-    result = run_llmctl("tokenizer", "stats", "small", "--runs", run, "--plot", tmp_path / "a.jpeg")
+    result = in_process("tokenizer", "stats", "small", "--runs", run, "--plot", tmp_path / "a.jpeg")
     assert "expected a name that ends in .png" in result.stderr
