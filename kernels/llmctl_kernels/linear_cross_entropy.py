@@ -19,8 +19,8 @@ CHUNK_LOGITS = 2**20
 CHUNK_LOGITS_GPU, CHUNK_LOGITS_FUSED = 2**26, 2**28
 """Logits at a time on a GPU, by torch and by the Triton kernel: 512 MiB either way, in bf16 with fp32 beside it or in bf16 alone.
 Every chunk reads and writes the weight's gradient: those of few tokens wait for memory."""
-LEAST_TOKENS = 128
-"""Tokens of a chunk at least: the products' tiles."""
+LEAST_TOKENS = 256
+"""Tokens of a chunk at least, however large the vocabulary, for the same reason."""
 
 
 def chunk_length(vocabulary: int, on_gpu: bool, fused: bool = False) -> int:
