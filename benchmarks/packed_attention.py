@@ -40,7 +40,7 @@ def main() -> None:
     def packed(lengths: tuple[int, ...]) -> Any:
         starts = torch.tensor([0, *lengths], device=device).cumsum(0).to(torch.int32)
         scale = asked.head_size**-0.5
-        return lambda: packed_attention(q, k, v, lengths, starts, max(lengths), asked.window, scale)
+        return lambda: packed_attention(q, k, v, lengths, starts, max(lengths), asked.window, scale, "per_document")
 
     def dense(lengths: tuple[int, ...]) -> Any:
         number = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)

@@ -1,12 +1,14 @@
 """Tables about how the work is done, which change nothing of what is made."""
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from llmctl.recipe.fields import Table, execution
 from llmctl.recipe.quantities import Duration
+from llmctl_kernels.names import KERNELS, KernelName
 
 OWN_TASKS = (".toml", ".jsonl")
 
@@ -18,6 +20,26 @@ def _as_path(name: str) -> str:
 
 SuiteName = Annotated[str, Field(min_length=1), AfterValidator(_as_path)]
 """Of a suite or a task, or the file of an own one: `llmctl eval --list` has all."""
+
+
+def _known_kernels(setting: Any) -> Any:
+    """One mistake, and not one for each form that the value might have had.
+
+    Raises:
+        ValueError: it is neither a word nor a list of kernels.
+    """
+    if isinstance(setting, list):
+        for name in setting:
+            if name not in KERNELS:
+                near = get_close_matches(str(name), KERNELS, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(KERNELS)}"
+                raise ValueError(f"no kernel {name!r}; {hint}")
+    elif setting not in ("auto", "torch"):
+        raise ValueError(f"expected 'auto', 'torch', or a list of {', '.join(KERNELS)}")
+    return setting
+
+
+KernelSetting = Annotated[Literal["auto", "torch"] | list[KernelName], BeforeValidator(_known_kernels)]
 
 OURS = {
     "train_batch_size": "batch_tokens",

@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from llmctl.recipe.execution_schema import CheckpointTable, LoopEvalTable
+from llmctl.recipe.execution_schema import CheckpointTable, KernelSetting, LoopEvalTable
 from llmctl.recipe.fields import NAME, Place, Rate, Share, Table, execution
 from llmctl.recipe.quantities import Length, Tokens
 from llmctl.recipe.steps import Growth, Steps
-from llmctl_kernels.names import KernelName
 
 TOKENS = TypeAdapter(Tokens)
 MOST_REPETITIONS = 8.0
@@ -139,7 +138,7 @@ class TrainTable(StageTable):
     the whole row. keys: each rank gathers all keys and values, as Llama 3 does. auto: heads, where they can be shared out."""
     compile: Literal["auto"] | bool = execution("auto")
     """torch.compile of every layer. auto: on a GPU."""
-    kernels: Literal["auto", "torch"] | list[KernelName] = execution("auto")
+    kernels: KernelSetting = execution("auto")
     """Fused kernels. auto: those that pay, where they run, and the best attention that is installed. torch: none but torch's own.
     Or a list of ours, for trials: kernels/README.md says what each saves."""
     processes: int = execution(1, ge=1)

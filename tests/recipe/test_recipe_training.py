@@ -22,6 +22,8 @@ MISTAKES = {
     "sequence_parallel = 2\nprocesses = 3": "processes = 3 is no multiple of sequence_parallel = 2",
     "sequence_parallel = 2\nprocesses = 8": "2 rows on 8 ranks, 2 to a row, do not divide the batch of 4 rows",
     "sequence_parallel = 4\nsequence_exchange = 'heads'": "4 ranks cannot share the model's 2 key and value heads",
+    "kernels = ['swiglo']": "kernels = .*: no kernel 'swiglo'; did you mean 'swiglu'",
+    "kernels = 'fast'": "expected 'auto', 'torch', or a list of linear_cross_entropy",
     "offload_activations = true": "set activation_checkpointing = true, too",
 }  # fmt: skip
 
