@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers import SMALL_RECIPE, run_llmctl
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads of several processes that spin take each other's cores
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # for tests of kernels; read when Triton is imported, as torch does now and then
 os.environ.pop("LLMCTL_RUNS", None)  # tests say where their runs lie
 
 

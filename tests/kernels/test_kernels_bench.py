@@ -211,7 +211,7 @@ def test_on_a_cpu_the_head_is_measured_and_written(tmp_path: Path, capsys: pytes
     chunked, plain = (row["memory"] for row in record["rows"])
     logits = 1024 * 20_000 * 4
     assert plain > logits
-    assert chunked < logits
+    assert chunked < plain / 2
     said = capsys.readouterr().out
     assert "not slower than plain torch" in said
     assert "not measured  attention" in said
