@@ -36,6 +36,8 @@ def _row_kernel(
                 inside = first + column < vocabulary
                 tl.store(start + first + column, tl.zeros([block], dtype=logits.dtype.element_ty), mask=inside)
     else:
+        # Before the reductions below, whose barriers keep it ahead of the gradient that another warp writes to its place.
+        wanted = tl.load(start + label).to(tl.float32)
         largest = -float("inf")
         total = 0.0
         for first in range(0, vocabulary, block):
@@ -46,7 +48,7 @@ def _row_kernel(
         log_partition = largest + tl.log(total)
         squared = z_loss * log_partition * log_partition
         tl.store(z_losses + row, squared)
-        tl.store(losses + row, log_partition - tl.load(start + label).to(tl.float32) + squared)
+        tl.store(losses + row, log_partition - wanted + squared)
         if with_gradient:
             factor = 1.0 + 2.0 * z_loss * log_partition
             for first in range(0, vocabulary, block):

@@ -88,13 +88,13 @@ def require_plain_softmax(arguments: dict[str, Any]) -> None:
 def use_packed_attention(model: Any, backend: Backend | None = None) -> Backend:
     """Let `model` attend inside packed documents from now on; returns what computes it. Left out, `backend` is the best for where
     the model is."""
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface
 
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     backend = backend or best(base.device.type, head_size_of(base.config.get_text_config()))
+    # No mask is registered beside them: `transformers` then neither makes one nor looks for documents, for which it waits.
     for known in BACKENDS:
         AttentionInterface.register(f"{NAME}_{known}", partial(attention_for_transformers, backend=known))
-        AttentionMaskInterface.register(f"{NAME}_{known}", no_mask)
     base.set_attn_implementation(f"{NAME}_{backend}")
     return backend
 
@@ -102,10 +102,6 @@ def use_packed_attention(model: Any, backend: Backend | None = None) -> Backend:
 def head_size_of(config: Any) -> int:
     """Of a `transformers` configuration."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
-def no_mask(*arguments: Any, **named: Any) -> None:
-    """Boundaries and causality are the attention function's own business."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmctl.model.attention import attention_implementation, no_mask, require_plain_softmax
+from llmctl.model.attention import attention_implementation, require_plain_softmax
 
 NAME = "llmctl_branches"
 TRUNK, PADDING = 0, -1
@@ -73,9 +73,8 @@ def attention_for_transformers(
 @contextmanager
 def branching_attention(model: Any) -> Iterator[None]:
     """Inside the block `model` takes `branches=` and attends as they say."""
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, attention_for_transformers)
-    AttentionMaskInterface.register(NAME, no_mask)
     with attention_implementation(model, NAME):
         yield

@@ -43,21 +43,34 @@ def missing(backend: Backend, device_type: str) -> str | None:
         return f"is not for GPUs of compute capability {major}.{minor}"
     try:
         _load(backend)
-    except (ImportError, OSError) as error:  # of a package for another torch the libraries do not load
-        return f"does not load: {str(error).splitlines()[0]}"
+        _try(backend)
+    # A package for another torch does not load; one may lack a backward pass, or windows, for this GPU, and say so when asked.
+    except (ImportError, OSError, AssertionError, RuntimeError, TypeError) as error:
+        return f"does not run here: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return None
+
+
+def _try(backend: Backend) -> None:
+    """Two small documents through a window, forward and backward. Raises what the library raises."""
+    with torch.enable_grad():
+        query, key, value = (torch.ones(32, 2, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+        boundaries = torch.tensor([0, 20, 32, 32], device="cuda", dtype=torch.int32)
+        out = varlen(query, key, value, (boundaries, boundaries), (32, 32), 8, 0.125, backend)
+        out.float().sum().backward()
+        torch.cuda.synchronize()
 
 
 @lru_cache
 def best(device_type: str, head_size: int) -> Backend:
     """The backend for half precision on such a device.
 
-    By the published rates on Hopper (arXiv 2407.08608): flash-attention 3, then 4, which gains on Blackwell, where 3 does not
-    run; 2 is what torch's own `varlen_attn` has inside. Our kernel is for head sizes that the libraries do not take.
+    On Hopper flash-attention 3 by its published rates (arXiv 2407.08608), on Blackwell 4, which gains there and is the last
+    choice elsewhere; 2 is what torch's own `varlen_attn` has inside. Our kernel is for head sizes that the libraries do not take.
     """
     if device_type != "cuda":
         return "per_document"
-    libraries: list[Backend] = ["flash_attention_3", "flash_attention_4", "flash_attention_2", "varlen_attn"]
+    libraries: list[Backend] = ["flash_attention_3", "flash_attention_2", "varlen_attn"]
+    libraries.insert(0 if torch.cuda.get_device_capability()[0] >= 10 else 3, "flash_attention_4")
     order: list[Backend] = [*(libraries if fits(head_size) else []), "fused", "per_document"]
     return next(backend for backend in order if missing(backend, device_type) is None)
 
@@ -118,10 +131,14 @@ def varlen(
         )  # fmt: skip
     else:
         unbounded = None if backend == "flash_attention_4" else -1
-        call = _flash_attention_4 if backend == "flash_attention_4" else call
+        named = {}
+        if backend == "flash_attention_4":
+            call = _flash_attention_4
+        else:  # which otherwise sum the gradients of queries in the order in which blocks end
+            named["deterministic"] = torch.are_deterministic_algorithms_enabled()
         out = call(
             query, key, value,
             cu_seqlens_q=boundaries[0], cu_seqlens_k=boundaries[1], max_seqlen_q=longest[0], max_seqlen_k=longest[1],
-            softmax_scale=scale, causal=True, window_size=(before, 0) if window else (unbounded, unbounded),
+            softmax_scale=scale, causal=True, window_size=(before, 0) if window else (unbounded, unbounded), **named,
         )  # fmt: skip
     return out[0] if isinstance(out, tuple) else out  # flash-attention 3 and 4 give the log-partitions, too, in some versions

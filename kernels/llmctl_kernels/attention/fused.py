@@ -51,10 +51,13 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     query, key, value, cu_seqlens_q, cu_seqlens_k, ctx.window, ctx.scale = inputs
+    ctx.set_materialize_grads(False)  # nothing asks for that of the log-partitions
     ctx.save_for_backward(query, key, value, *output, cu_seqlens_q, cu_seqlens_k)
 
 
-def _gradients(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, gradient: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 7
     gradients = packed_attention_backward(gradient, *ctx.saved_tensors, ctx.window, ctx.scale)
     return *gradients, None, None, None, None
 
