@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from llmctl_kernels.runtime import block_of, interpreted
+from llmctl_kernels.runtime import interpreted, power_of_two, with_dense_rows
 
 
 @triton.jit
@@ -99,7 +99,7 @@ def _tile(rows: int, columns: int, kind: torch.dtype) -> Tile:
 
 def launch_sum(left: Tensor, right: Tensor, low: Tensor, up: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """left [M, K], right [K, P] (any strides), low [M, R], up [R, P] (any strides), bias [P] -> [M, P]."""
-    left, low = (t if t.stride(1) == 1 else t.contiguous() for t in (left, low))
+    left, low = with_dense_rows(left), with_dense_rows(low)
     (rows, inner), columns, rank = left.shape, right.shape[1], low.shape[1]
     out = left.new_empty(rows, columns)
     tile = _tile(rows, columns, left.dtype)
@@ -109,7 +109,7 @@ def launch_sum(left: Tensor, right: Tensor, low: Tensor, up: Tensor, bias: Tenso
             left, left.stride(0), right, *right.stride(), low, low.stride(0), up, *up.stride(),
             out if bias is None else bias, out, scale, rows, inner, columns, rank,
             HAS_BIAS=bias is not None, EVEN=inner % tile.inner == 0, UPCAST=interpreted(),
-            BLOCK_M=tile.rows, BLOCK_P=tile.columns, BLOCK_K=tile.inner, BLOCK_R=min(tile.inner, block_of(rank, 16)), GROUP=8,
+            BLOCK_M=tile.rows, BLOCK_P=tile.columns, BLOCK_K=tile.inner, BLOCK_R=min(tile.inner, power_of_two(rank, 16)), GROUP=8,
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
     return out

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from llmctl_kernels import runtime
+from llmctl_kernels.runtime import with_dense_rows
 
 
 def qk_norm_rope(
@@ -73,10 +74,6 @@ def _normed(x: Tensor, weight: Tensor, eps: float, cast_first: bool) -> Tensor:
     return (normed.to(x.dtype) * weight if cast_first else normed * weight).to(x.dtype)
 
 
-def _dense(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
 @torch.library.custom_op("llmctl_kernels::qk_norm_rope", mutates_args=())
 def _forward(
     query: Tensor, key: Tensor, query_weight: Tensor | None, key_weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float,
@@ -84,7 +81,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     from llmctl_kernels.qk_norm_rope_kernels import launch_forward
 
-    query, key, cos, sin = _dense(query), _dense(key), _dense(cos), _dense(sin)
+    query, key, cos, sin = with_dense_rows(query), with_dense_rows(key), with_dense_rows(cos), with_dense_rows(sin)
     return launch_forward(query, key, query_weight, key_weight, cos, sin, eps, head_size, cast_first)
 
 
@@ -108,9 +105,10 @@ def _backward(
     """Gradients of query, key and both weights; those of weights that are not asked for are empty."""
     from llmctl_kernels.qk_norm_rope_kernels import launch_backward
 
-    query_gradient, key_gradient, query, key = (_dense(t) for t in (query_gradient, key_gradient, query, key))
+    cos, sin = with_dense_rows(cos), with_dense_rows(sin)
+    query_gradient, key_gradient, query, key = (with_dense_rows(t) for t in (query_gradient, key_gradient, query, key))
     of_query, of_key, of_first, of_second = launch_backward(
-        query_gradient, key_gradient, query, key, query_weight, key_weight, _dense(cos), _dense(sin), eps, head_size,
+        query_gradient, key_gradient, query, key, query_weight, key_weight, cos, sin, eps, head_size,
         of_query_weight, of_key_weight,
     )  # fmt: skip
     return of_query, of_key, _given(of_first, query), _given(of_second, query)

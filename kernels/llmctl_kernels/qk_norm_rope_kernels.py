@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from llmctl_kernels.runtime import block_of
+from llmctl_kernels.runtime import power_of_two
 
 NO_NORM, HEAD_NORM, WHOLE_NORM = 0, 1, 2
 
@@ -163,7 +163,7 @@ def _norm(weight: Tensor | None, head_size: int) -> int:
 
 def _sizes(query_heads: int, key_heads: int, head_size: int, cos: Tensor) -> dict[str, Any]:
     """Compile-time sizes; and warps such that a thread holds 16 numbers of a tile, which leaves registers for five tiles."""
-    block, block_query, block_key = block_of(head_size), block_of(query_heads), block_of(key_heads)
+    block, block_query, block_key = power_of_two(head_size), power_of_two(query_heads), power_of_two(key_heads)
     return {
         "QUERY_HEADS": query_heads,
         "KEY_HEADS": key_heads,

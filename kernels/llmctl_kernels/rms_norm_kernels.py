@@ -116,7 +116,7 @@ def tile_of(columns: int) -> tuple[int, int, int]:
     """
     if columns > LONGEST_ROW:
         raise ValueError(f"RMSNorm over {columns} elements: at most {LONGEST_ROW} are supported")
-    block = runtime.block_of(columns)
+    block = runtime.power_of_two(columns)
     rows = max(1, TILE // block)
     return rows, block, min(32, max(4, rows * block // ELEMENTS_PER_WARP))
 

@@ -5,6 +5,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 
 def interpreted() -> bool:
@@ -32,6 +33,11 @@ def _missing(device_type: str) -> str | None:
     return None
 
 
-def block_of(size: int, least: int = 1) -> int:
+def power_of_two(size: int, least: int = 1) -> int:
     """The power of two that holds `size`, and is no less than `least`."""
     return max(least, 1 << max(0, size - 1).bit_length())
+
+
+def with_dense_rows(tensor: Tensor) -> Tensor:
+    """The tensor `[..., D]`, copied unless the numbers of its last dimension lie side by side."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from llmctl_kernels.runtime import power_of_two
+
 BLOCK = 8192
 """Logits of a row at a time: 16 for each thread of 16 warps."""
 
@@ -71,7 +73,7 @@ def cross_entropy_in_place(
     z_losses = torch.empty_like(losses)
     if rows:
         launch: Any = _row_kernel[(rows,)]
-        block = min(BLOCK, triton.next_power_of_2(vocabulary))
+        block = min(BLOCK, power_of_two(vocabulary))
         launch(
             logits, labels, losses, z_losses, logits.stride(0), vocabulary, z_loss,
             ignored=ignored, with_gradient=with_gradient, block=block, num_warps=max(1, block // 512),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llmctl.tokens.rows import IGNORED, Row
+from llmctl_kernels.runtime import power_of_two
 
 FEWEST_SLOTS = 16
 """Documents that boundaries have room for at least."""
@@ -58,7 +59,7 @@ def collate(rows: list[Row]) -> Batch:
 def from_documents(tokens: np.ndarray, labels: np.ndarray, lengths: list[int]) -> Batch:
     """A batch of documents of these lengths, one after the other in `tokens` [N] and `labels` [N]."""
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    slots = max(FEWEST_SLOTS, power_of_two(len(lengths)))
+    slots = power_of_two(len(lengths), FEWEST_SLOTS)
     padded = np.pad(starts, (0, slots + 1 - len(starts)), mode="edge")
     positions = np.arange(len(tokens)) - np.repeat(starts[:-1], lengths)
     return Batch(
@@ -68,11 +69,6 @@ def from_documents(tokens: np.ndarray, labels: np.ndarray, lengths: list[int]) -
         torch.from_numpy(padded.astype(np.int32)),
         tuple(lengths),
     )
-
-
-def power_of_two(number: int) -> int:
-    """The smallest power of two that is no smaller."""
-    return 1 << max(0, number - 1).bit_length()
 
 
 def of_sequences(sequences: list[list[int]]) -> Batch:

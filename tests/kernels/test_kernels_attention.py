@@ -205,7 +205,7 @@ def compile_for(capability: int, shared_memory: int, head_size: int) -> None:
     from triton.backends.compiler import GPUTarget
 
     from llmctl_kernels.attention import backward, blocks, forward
-    from llmctl_kernels.runtime import block_of
+    from llmctl_kernels.runtime import power_of_two
 
     kernels: list[tuple[Any, Any]] = [
         (forward.forward_kernel, blocks.forward_blocks),
@@ -215,7 +215,7 @@ def compile_for(capability: int, shared_memory: int, head_size: int) -> None:
     for kernel, choose in kernels:
         chosen = choose(head_size, torch.bfloat16, shared_memory)
         constants = {
-            "GROUP": 2, "D": head_size, "BLOCK_D": block_of(head_size, 16), "ROWS": chosen.rows, "KEYS": chosen.keys,
+            "GROUP": 2, "D": head_size, "BLOCK_D": power_of_two(head_size, 16), "ROWS": chosen.rows, "KEYS": chosen.keys,
             "WINDOWED": True, "INTERPRETED": False,
         }  # fmt: skip
         types = {name: type_of_argument(name) for name in kernel.arg_names} | dict.fromkeys(constants, "constexpr")

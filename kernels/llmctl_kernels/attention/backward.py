@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from llmctl_kernels.attention.blocks import key_gradient_blocks, query_gradient_blocks, shared_memory
-from llmctl_kernels.attention.forward import LOG2_E, limited, with_dense_rows
+from llmctl_kernels.attention.forward import LOG2_E, limited
 from llmctl_kernels.attention.tiles import (
     WITH_MASK,
     WITHOUT_MASK,
@@ -24,7 +24,7 @@ from llmctl_kernels.attention.tiles import (
     store_tile,
     visible,
 )
-from llmctl_kernels.runtime import block_of, interpreted
+from llmctl_kernels.runtime import interpreted, power_of_two, with_dense_rows
 
 
 @triton.jit
@@ -187,7 +187,7 @@ def attention_backward(
     query_gradient = query.new_empty(query.shape)
     key_gradient, value_gradient = key.new_empty(key.shape), value.new_empty(value.shape)
     means = log_sum_exp.new_empty(log_sum_exp.shape)
-    sizes = {"GROUP": heads // key_heads, "D": size, "BLOCK_D": block_of(size, 16)}
+    sizes = {"GROUP": heads // key_heads, "D": size, "BLOCK_D": power_of_two(size, 16)}
     flags = {"WINDOWED": window is not None, "INTERPRETED": interpreted()}
     strides = (*query.stride()[:2], *key.stride()[:2], *value.stride()[:2], output.stride(0))
     numbers = (documents, limited(window, key), scale * LOG2_E, scale)

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import torch
 
-from llmctl_kernels.runtime import block_of, interpreted
+from llmctl_kernels.runtime import interpreted, power_of_two
 
 HOPPER_SHARED_MEMORY = 227 * 1024
 """Bytes of shared memory that one program can take on a compute capability of 9.0."""
@@ -80,7 +80,7 @@ def _fitting(
     held: int, streamed: int, held_tiles: int, most_stages: int, head_size: int, dtype: torch.dtype, available: int
 ) -> tuple[int, int, int]:
     """Held and streamed rows and stages that fit in shared memory; the greater number is halved until they do."""
-    width = block_of(head_size, 16)
+    width = power_of_two(head_size, 16)
     if dtype == torch.float32 and width > 64:
         held, streamed = 16, 16  # products of float32 go without tensor cores, and unroll to an instruction per term
     bytes_per_row = width * dtype.itemsize

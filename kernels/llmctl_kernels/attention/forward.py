@@ -21,7 +21,7 @@ from llmctl_kernels.attention.tiles import (
     store_tile,
     visible,
 )
-from llmctl_kernels.runtime import block_of, interpreted
+from llmctl_kernels.runtime import interpreted, power_of_two, with_dense_rows
 
 LOG2_E = log2(2.718281828459045)
 
@@ -115,15 +115,10 @@ def attention_forward(
     launch(
         query, key, value, output, log_sum_exp, cu_seqlens_q, cu_seqlens_k, query.stride(0), query.stride(1), key.stride(0),
         key.stride(1), value.stride(0), value.stride(1), output.stride(0), rows, documents, limited(window, key), scale * LOG2_E,
-        GROUP=heads // key.shape[1], D=size, BLOCK_D=block_of(size, 16), ROWS=blocks.rows, KEYS=blocks.keys,
+        GROUP=heads // key.shape[1], D=size, BLOCK_D=power_of_two(size, 16), ROWS=blocks.rows, KEYS=blocks.keys,
         WINDOWED=window is not None, INTERPRETED=interpreted(), num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     return output, log_sum_exp
-
-
-def with_dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor `[..., D]`, copied unless the numbers of a head lie side by side."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def limited(window: int | None, key: Tensor) -> int:
