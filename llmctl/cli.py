@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from llmctl import __version__
+from llmctl.cli_doctor import doctor
 from llmctl.cli_eval import evaluate, probe
 from llmctl.cli_inspect import bench, inspecting, plan, tokenizers
 from llmctl.cli_models import average, export, merge
 from llmctl.cli_options import (
     Gpus,
-    Json,
     MaxTime,
     Processes,
     RecipeFile,
@@ -24,8 +24,10 @@ from llmctl.cli_options import (
     make,
     readable_errors,
     stage_options,
-    verify_resume,
 )
+from llmctl.cli_recipes import check, explain, init, recipes, schema
+from llmctl.cli_report import report
+from llmctl.cli_runs import clean, diff, lineage, list_runs, reproduce, verify
 from llmctl.errors import EXIT_FAILED
 from llmctl.interrupts import leave
 
@@ -169,66 +171,19 @@ def chat(
         converse(checkpoint, tokens, temperature, runs)
 
 
-@app.command()
-def lineage(
-    checkpoint: Annotated[str | None, typer.Argument(help="As for eval. Left out: the newest run.", show_default=False)] = None,
-    runs: Runs = None,
-    json: Json = False,
-) -> None:
-    """What a checkpoint is made of, back to the corpus."""
-    from llmctl.runs.store import RunStore, default_root
-    from llmctl.views.lineage import show_lineage
-
-    with readable_errors():
-        show_lineage(RunStore(runs or default_root()), checkpoint, json)
-
-
-@app.command()
-def verify(
-    checkpoint: Annotated[
-        str | None, typer.Argument(help="As for eval, the newest run if left out; or `resume`.", show_default=False)
-    ] = None,
-    recipe: RecipeFile = None,
-    stage: Annotated[str | None, typer.Option(help="resume: the stage to try. Left out: the first.", show_default=False)] = None,
-    steps: Annotated[int, typer.Option(min=2, help="resume: steps to make.")] = 8,
-    set_: Set = None,
-    runs: Runs = None,
-    smoke: Smoke = False,
-    gpus: Gpus = None,
-    processes: Processes = None,
-) -> None:
-    """Hash every file of a checkpoint and of all that it is made of against the manifests.
-
-    `llmctl verify resume RECIPE` kills a stage of the recipe halfway and compares what becomes of it with a run at one stretch.
-    """
-    from llmctl.runs.store import RunStore, default_root
-    from llmctl.views.lineage import show_verification
-
-    if checkpoint == "resume":
-        verify_resume(recipe, stage, steps, stage_options(set_, runs, smoke, gpus, processes))
-        return
-    with readable_errors():
-        if not show_verification(RunStore(runs or default_root()), checkpoint):
-            raise typer.Exit(EXIT_FAILED)
-
-
-@app.command("runs")
-def list_runs(runs: Runs = None, json: Json = False) -> None:
-    """All runs, and where each stands."""
-    from llmctl.runs.store import RunStore, default_root
-    from llmctl.views.tables import show_runs
-
-    with readable_errors():
-        show_runs(RunStore(runs or default_root()), json)
-
-
-@app.command()
-def explain(key: Annotated[str, typer.Argument(help="Dotted key, as in pretrain.lr; or a table, as in sft.")]) -> None:
-    """What a key of the recipe means, its type, unit and default."""
-    from llmctl.views.explain import explain as text_of
-
-    with readable_errors():
-        typer.echo(text_of(key))
+app.command()(report)
+app.command()(lineage)
+app.command()(verify)
+app.command()(reproduce)
+app.command()(diff)
+app.command("runs")(list_runs)
+app.command()(clean)
+app.command()(init)
+app.command()(recipes)
+app.command()(check)
+app.command()(schema)
+app.command()(explain)
+app.command()(doctor)
 
 
 def show_version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ runs/<run>/<stage>-<key>/
   manifest.json    written last: parents, recipe, sha256 of every file, numbers, versions, hardware; evaluations are added later
   state.json       how far it is; what `llmctl runs` shows
   metrics.jsonl    a line per step
+  log.jsonl        a line per message, warning and table
   ...              what the stage leaves
 """
 
@@ -70,6 +71,10 @@ class Artifact:
     @property
     def metrics_path(self) -> Path:
         return self.folder / "metrics.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "log.jsonl"
 
     @property
     def state(self) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What a running stage writes down of its numbers: `metrics.jsonl`, the state that `llmctl runs` shows, TensorBoard."""
+"""What a running stage writes down: `metrics.jsonl`, `log.jsonl`, the state that `llmctl runs` shows, TensorBoard."""
 
 import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,21 @@ def metrics_writer(file: Path) -> Iterator[None]:
             continued = True
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(event.values) + "\n")
+
+    with events.listening(write):
+        yield
+
+
+@contextmanager
+def log_writer(file: Path) -> Iterator[None]:
+    """Append what a stage says to `file`: a JSON object a line, for every message, warning and table, with its time in seconds
+    since the epoch. A stage that goes on from a checkpoint adds to it."""
+
+    def write(event: events.Event) -> None:
+        if isinstance(event, events.Message | events.Table):
+            line = {"time": time.time(), "kind": type(event).__name__} | asdict(event)
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(line) + "\n")
 
     with events.listening(write):
         yield

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from llmctl.runs.artifact import Artifact
 from llmctl.views.progress import Screen
-from llmctl.views.records import metrics_writer, require_tensorboard, state_writer, tensorboard_writer
+from llmctl.views.records import log_writer, metrics_writer, require_tensorboard, state_writer, tensorboard_writer
 
 
 def recorded_on(screen: Screen, tensorboard: bool = False) -> Callable[[Artifact], AbstractContextManager[None]]:
@@ -22,6 +22,7 @@ def recorded_on(screen: Screen, tensorboard: bool = False) -> Callable[[Artifact
         with ExitStack() as stack:
             stack.enter_context(screen.stage(artifact.stage))
             stack.enter_context(metrics_writer(artifact.metrics_path))
+            stack.enter_context(log_writer(artifact.log_path))
             stack.enter_context(state_writer(artifact.set_state))
             if tensorboard:
                 stack.enter_context(tensorboard_writer(artifact.folder / "tensorboard"))

@@ -1,0 +1,6 @@
+"""`llmctl doctor`: what works on this machine."""
+
+
+def doctor() -> None:
+    """Not there yet."""
+    raise NotImplementedError
