@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from llmctl.recipe.schema import STAGE_TABLES
+from llmctl.recipe.train_schema import TrainTable
+
 STEPS = 8
 LONGEST = 1024
 SMOKE_RANK = 8  # of adapters; the shrunk model is 64 wide
@@ -45,7 +48,7 @@ def shrink(values: dict[str, Any]) -> None:
 
 
 def _shrink_stage(stage: dict[str, Any]) -> None:
-    if stage.get("kind") == "average":
+    if not issubclass(STAGE_TABLES.get(stage.get("kind", ""), TrainTable), TrainTable):
         return
     length = min(LONGEST, _whole(stage.get("seq_len"), LONGEST))
     rows = 2

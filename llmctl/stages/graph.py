@@ -1,11 +1,17 @@
 """The graph of a recipe: corpus, tokenizer and tokens before the stages that train, evaluation after them."""
 
+from collections.abc import Callable
+from typing import Any
+
 from llmctl.errors import UserError
 from llmctl.recipe.graph import stage_order
 from llmctl.recipe.schema import Recipe
 from llmctl.stages import average, corpus, evaluate, tokenizer, tokens, training
 from llmctl.stages.node import Node
 from llmctl.stages.questions import asked_in, check_questions
+
+WITHOUT_TRAINING: dict[str, Callable[[Recipe, Any], Node]] = {"average": average.node}
+"""Kinds of stages that do not train, each with what makes its node."""
 
 
 def build_graph(recipe: Recipe) -> dict[str, Node]:
@@ -20,9 +26,7 @@ def build_graph(recipe: Recipe) -> dict[str, Node]:
         nodes.append(tokenizer.node(recipe))
     if any(stage.kind in training.ON_TEXT for stage in recipe.stages.values()):
         nodes.append(tokens.node(recipe))
-    nodes += [
-        average.node(recipe, stage) if stage.kind == "average" else training.node(recipe, stage) for stage in stage_order(recipe)
-    ]
+    nodes += [WITHOUT_TRAINING.get(stage.kind, training.node)(recipe, stage) for stage in stage_order(recipe)]
     if recipe.stages and asked_in(recipe, recipe.eval.suites):
         nodes.append(evaluate.node(recipe))
     return {node.name: node for node in nodes}
