@@ -1,24 +1,30 @@
 """Commands about what is there: what it is made of, whether it is as it was written, how two differ, what may go."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from llmctl.cli_options import Gpus, Json, Processes, RecipeFile, Runs, Set, Smoke, readable_errors, stage_options, verify_resume
-from llmctl.errors import EXIT_FAILED
+from llmctl.errors import EXIT_FAILED, UserError
+
+Form = Literal["tree", "json", "dot", "mermaid"]
 
 
 def lineage(
     checkpoint: Annotated[str | None, typer.Argument(help="As for eval. Left out: the newest run.", show_default=False)] = None,
+    form: Annotated[Form, typer.Option("--format", help="dot is for Graphviz.")] = "tree",
     runs: Runs = None,
     json: Json = False,
 ) -> None:
-    """What a checkpoint is made of, back to the corpus."""
+    """What a checkpoint is made of, back to the corpus and what that was read from.
+
+    Example: llmctl lineage olmo_small/sft --format dot | dot -Tsvg > lineage.svg
+    """
     from llmctl.runs.store import RunStore, default_root
     from llmctl.views.lineage import show_lineage
 
     with readable_errors():
-        show_lineage(RunStore(runs or default_root()), checkpoint, json)
+        show_lineage(RunStore(runs or default_root()), checkpoint, "json" if json else form)
 
 
 def verify(
@@ -33,19 +39,26 @@ def verify(
     smoke: Smoke = False,
     gpus: Gpus = None,
     processes: Processes = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every stage of every run.")] = False,
+    expect: Annotated[
+        str | None, typer.Option(metavar="HASH", help="The output hash that the checkpoint must have.", show_default=False)
+    ] = None,
+    json: Json = False,
 ) -> None:
     """Hash every file of a checkpoint and of all that it is made of against the manifests.
 
     `llmctl verify resume RECIPE` kills a stage of the recipe halfway and compares what becomes of it with a run at one stretch.
     """
     from llmctl.runs.store import RunStore, default_root
-    from llmctl.views.lineage import show_verification
+    from llmctl.views.verification import show_verification
 
     if checkpoint == "resume":
         verify_resume(recipe, stage, steps, stage_options(set_, runs, smoke, gpus, processes))
         return
     with readable_errors():
-        if not show_verification(RunStore(runs or default_root()), checkpoint):
+        if everything and (checkpoint is not None or expect is not None):
+            raise UserError("--all takes every stage of every run: leave the checkpoint and --expect out")
+        if not show_verification(RunStore(runs or default_root()), checkpoint, everything, expect, json):
             raise typer.Exit(EXIT_FAILED)
 
 
