@@ -1,5 +1,6 @@
 """Commands about what is there: what it is made of, whether it is as it was written, how two differ, what may go."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -62,9 +63,27 @@ def verify(
             raise typer.Exit(EXIT_FAILED)
 
 
-def reproduce(checkpoint: str) -> None:
-    """Not there yet."""
-    raise NotImplementedError
+def reproduce(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="As for lineage. Left out: the newest run.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to.", show_default="reproduce-RUN-STAGE")] = None,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """Write the recipe and the commands that make a checkpoint again, and check that its inputs are the same.
+
+    Exit code 1 where something that decides the outcome has changed. Example: llmctl reproduce olmo_small/sft
+    """
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.stages.reproducing import reproduce as write_reproduction
+        from llmctl.views.reproduction import show_reproduction
+
+        found = write_reproduction(RunStore(runs or default_root()), checkpoint, out)
+        show_reproduction(found, json)
+        if not found.same:
+            raise typer.Exit(EXIT_FAILED)
 
 
 def diff(first: str, second: str) -> None:
