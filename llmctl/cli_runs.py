@@ -86,9 +86,27 @@ def reproduce(
             raise typer.Exit(EXIT_FAILED)
 
 
-def diff(first: str, second: str) -> None:
-    """Not there yet."""
-    raise NotImplementedError
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="Recipe file, run, RUN/STAGE or a stage's folder.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="As A.")],
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """In what two recipes, runs or checkpoints differ: configuration, data, weights, scores.
+
+    Exit code 0: the same bits, or the same recipe. 1: they differ. Example: llmctl diff olmo_small/sft recipes/olmo_small.toml
+    """
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.stages.difference import compare
+        from llmctl.stages.sides import find_side
+        from llmctl.views.diff import show_difference
+
+        store = RunStore(runs or default_root())
+        found = compare(find_side(store, first), find_side(store, second))
+        show_difference(found, json)
+        if not found.same:
+            raise typer.Exit(EXIT_FAILED)
 
 
 def list_runs(runs: Runs = None, json: Json = False) -> None:
@@ -100,6 +118,23 @@ def list_runs(runs: Runs = None, json: Json = False) -> None:
         show_runs(RunStore(runs or default_root()), json)
 
 
-def clean() -> None:
-    """Not there yet."""
-    raise NotImplementedError
+def clean(
+    names: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Left out: all runs.", show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it. Without this nothing is touched.")] = False,
+    trainers: Annotated[
+        bool,
+        typer.Option("--trainers", help="Optimizer moments of stages that others began from, too; none can carry them again."),
+    ] = False,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """What may go: unfinished and superseded stages, checkpoints of finished ones, what killed processes left.
+
+    Never what anything else is made of, what a process works on, or models that a stage was told to keep.
+    """
+    with readable_errors():
+        from llmctl.runs.store import RunStore, default_root
+        from llmctl.views.cleaning import show_cleaning
+
+        if not show_cleaning(RunStore(runs or default_root()), names or [], yes, trainers, json):
+            raise typer.Exit(EXIT_FAILED)

@@ -25,6 +25,7 @@ from llmctl.runs.keys import digest
 from llmctl.runs.machine import hardware, versions
 
 MANIFEST = "manifest.json"
+REMOVED = "removed.json"
 
 
 PARTS = ("parents", "recipe", "metrics", "files", "versions", "hardware")
@@ -91,6 +92,11 @@ class Artifact:
             return bool(self.manifest)
         except BrokenManifest:
             return False
+
+    @property
+    def by_command(self) -> bool:
+        """Whether `llmctl average` or `llmctl merge` made it, and no recipe."""
+        return bool({"checkpoints", "adapters"} & self.manifest["recipe"].keys())
 
     @property
     def output_hash(self) -> str:
@@ -209,6 +215,18 @@ class Artifact:
         self.__dict__.pop("manifest", None)  # read before it changed
         return True
 
+    @property
+    def removed(self) -> list[str]:
+        """Folders of the artifact that were removed on purpose since it was finished (`llmctl clean`)."""
+        try:
+            return list(read_json(self.folder / REMOVED))
+        except (OSError, ValueError):
+            return []
+
+    def note_removed(self, name: str) -> None:
+        """Note that a folder goes on purpose. It is no longer missed; the manifest still tells what was in it."""
+        write_json(self.folder / REMOVED, sorted({*self.removed, name}))
+
     def _hashes(self, entries: list[str]) -> dict[str, dict[str, Any]]:
         files: list[Path] = []
         for entry in entries:
@@ -222,9 +240,11 @@ class Artifact:
             files = self.manifest["files"]
         except BrokenManifest as error:
             return [Problem(self.folder / MANIFEST, str(error).removeprefix(f"{self.folder / MANIFEST}: "))]
+        gone = tuple(f"{name}/" for name in self.removed)
         if not files:
             return [Problem(self.folder / MANIFEST, "names no files, so that nothing can be compared")]
-        found = [(self.folder / relative, _problem(self.folder / relative, entry, read)) for relative, entry in files.items()]
+        there = {self.folder / relative: entry for relative, entry in files.items() if not relative.startswith(gone)}
+        found = [(path, _problem(path, entry, read)) for path, entry in there.items()]
         return [Problem(path, what) for path, what in found if what is not None]
 
 

@@ -21,14 +21,9 @@ def script(artifact: Artifact, line: Sequence[Artifact], recipes: Mapping[str, S
     folder: where relative paths of the recipes are seen from; None: there are none
     """
     made = [command for file, targets in recipes.items() for command in recipe_commands(file, targets, line)]
-    made += [by_hand(one) for one in line if is_by_hand(one)]
+    made += [by_hand(one) for one in line if one.by_command]
     return "\n".join([*header(artifact), *environment(artifact), *([f"cd {shlex.quote(folder)}"] if folder else []), "",
                       *made, "", f"llmctl verify {_name(artifact)} --expect {artifact.output_hash}", ""])  # fmt: skip
-
-
-def is_by_hand(artifact: Artifact) -> bool:
-    """Whether it was made by `llmctl average` or `llmctl merge`, and by no recipe."""
-    return bool({"checkpoints", "adapters"} & artifact.manifest["recipe"].keys())
 
 
 def header(artifact: Artifact) -> Iterator[str]:

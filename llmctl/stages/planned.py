@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from llmctl.errors import UserError
 from llmctl.recipe.load import restore_recipe
-from llmctl.recipe.schema import STAGE_TABLES, Recipe
+from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.keys import content_key
-from llmctl.runs.store import RunStore
+from llmctl.runs.store import Run, RunStore
 from llmctl.stages.graph import build_graph
 from llmctl.stages.node import Node
 
@@ -33,6 +33,17 @@ def planned(recipe: Recipe, store: RunStore) -> dict[str, Artifact]:
     return found
 
 
+def current(store: RunStore, run: Run) -> dict[str, Artifact]:
+    """What the newest recipe of a run makes; nothing where that cannot be told."""
+    for origin in store.recorded_recipes(run.name)[:1]:
+        try:
+            recipe = restore_recipe(origin["resolved"])
+            return planned(recipe, store) if recipe.name == run.name else {}
+        except (UserError, ValidationError, KeyError, TypeError):  # of another version
+            return {}
+    return {}
+
+
 def recipe_of(store: RunStore, artifact: Artifact) -> tuple[Recipe, list[str]]:
     """The recipe that made an artifact, and the names of what it says otherwise than the manifests of the artifact and of what it
     is made of do: none where a recipe on record fits, whatever became of the files that it names.
@@ -40,7 +51,7 @@ def recipe_of(store: RunStore, artifact: Artifact) -> tuple[Recipe, list[str]]:
     Raises:
         UserError: there are not even manifests enough to make a recipe of.
     """
-    line = [one for one in store.ancestry(artifact) if one.readable and one.manifest["kind"] in {*STAGE_TABLES, *BESIDE}]
+    line = [one for one in store.ancestry(artifact) if one.run == artifact.run and one.readable and not one.by_command]
     first: tuple[Recipe, list[str]] | None = None
     for recipe in _candidates(store, artifact.run, line):
         differing = differences(recipe, line)
@@ -50,9 +61,6 @@ def recipe_of(store: RunStore, artifact: Artifact) -> tuple[Recipe, list[str]]:
     if first is None:
         raise UserError(f"{artifact.folder}: no recipe of its run can be read, and its manifests do not make one")
     return first
-
-
-BESIDE = ("corpus", "tokenizer", "tokens", "eval")
 
 
 def differences(recipe: Recipe, line: Sequence[Artifact]) -> list[str]:
@@ -65,8 +73,6 @@ def differences(recipe: Recipe, line: Sequence[Artifact]) -> list[str]:
 
 
 def _describes(node: Node | None, artifact: Artifact) -> bool:
-    if "checkpoints" in artifact.manifest["recipe"]:  # of `llmctl average`, which no recipe describes
-        return True
     return node is not None and _without_fingerprints(node.identity) == _without_fingerprints(artifact.manifest["recipe"])
 
 

@@ -13,7 +13,7 @@ from llmctl.runs.artifact import Artifact
 from llmctl.runs.files import write_text
 from llmctl.runs.machine import hardware, versions
 from llmctl.runs.store import RunStore
-from llmctl.stages.commands import is_by_hand, requirements, script
+from llmctl.stages.commands import requirements, script
 from llmctl.stages.inputs import Checked, all_inputs, check_input
 from llmctl.stages.planned import planned, recipe_of
 
@@ -67,11 +67,11 @@ def reproduce(store: RunStore, checkpoint: str | None, out: Path | None) -> Repr
 def targets_in(line: Sequence[Artifact]) -> list[Artifact]:
     """What recipes must make: the artifact itself, or what a chain of averages and merges begins with."""
     last = line[-1]
-    if not is_by_hand(last):
+    if not last.by_command:
         return [last]
-    hand = [one for one in line if is_by_hand(one)]
+    hand = [one for one in line if one.by_command]
     parents = {parent.folder for one in hand for parent in RunStore.of(one).parents(one).values()}
-    return [one for one in line if one.folder in parents and not is_by_hand(one)]
+    return [one for one in line if one.folder in parents and not one.by_command]
 
 
 def recipes_for(store: RunStore, targets: Sequence[Artifact]) -> dict[str, tuple[Recipe, list[Artifact]]]:
@@ -103,7 +103,7 @@ def write_folder(folder: Path, texts: dict[str, str]) -> None:
 
 def other_keys(store: RunStore, recipe: Recipe, line: Sequence[Artifact]) -> Iterator[str]:
     """Stages of the line that the recipe gives another key, as far as their parents' are the same."""
-    there = {one.stage: one for one in line if one.run == recipe.name and not is_by_hand(one)}
+    there = {one.stage: one for one in line if one.run == recipe.name and not one.by_command}
     for name, artifact in planned(recipe, store).items():
         if name in there and artifact.key != there[name].key and not _is_targets_twin(artifact, line):
             yield name

@@ -2,7 +2,6 @@
 
 import json
 
-from llmctl.stages.commands import is_by_hand
 from llmctl.stages.reproducing import SCRIPT, Reproduction
 
 
@@ -22,7 +21,7 @@ def show_reproduction(found: Reproduction, as_json: bool) -> None:
     if found.same:
         print(f"all inputs are the same. Make it again, and compare: bash {found.folder / SCRIPT}")
     else:
-        again = "the commands" if is_by_hand(artifact) else "the recipe"
+        again = "the commands" if artifact.by_command else "the recipe"
         print(f"not all is as it was: {again} will make something else than {artifact.name}")
 
 
