@@ -1,5 +1,5 @@
-"""What of the runs may go, and why. Nothing that is finished and current goes, nothing that anything else is made of, nothing that
-a process works on, and no model that a stage was told to keep."""
+"""What of the runs may go, and why. Nothing that is finished and current goes, nothing that anything else is made of, nothing
+that a process works on, and no model that a stage was told to keep."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmctl.errors import StageFailed
 from llmctl.runs.artifact import MANIFEST, Artifact
 from llmctl.runs.state import running, status
 from llmctl.runs.store import Run, RunStore, changed, entries
 
-KEPT = "kept"
+KEPT, TRAINER = "kept", "trainer"
 LEFT_ASIDE = (".*.tmp-*", ".*.tmp", ".*.old")
 """What a process that was killed while it wrote leaves (`runs.files`)."""
 
@@ -22,6 +23,8 @@ class Removable:
     artifact: Artifact
     """That it is, or is a part of."""
     why: str
+    done: bool
+    """Whether the artifact was finished when this was listed."""
 
     @property
     def bytes(self) -> int:
@@ -98,7 +101,7 @@ def removable(
 def _whole(store: RunStore, runs: Sequence[Run], current: Mapping[str, Mapping[str, Artifact]]) -> list[Removable]:
     everything = [artifact for run in store.runs() for artifact in run.artifacts]
     # A manifest that cannot be read does not tell what it is made of; where a process works, neither does what it makes.
-    certain = not any(artifact.done and not artifact.readable or running(artifact) for artifact in everything)
+    certain = not any((artifact.done and not artifact.readable) or running(artifact) for artifact in everything)
     found: dict[Path, Removable] = {}
     while True:
         held, before = needed(store, found.keys()), len(found)
@@ -108,7 +111,7 @@ def _whole(store: RunStore, runs: Sequence[Run], current: Mapping[str, Mapping[s
                 why = _superseded(artifact, now) if artifact.done and certain else _given_up(artifact, run.artifacts, now)
                 folder = artifact.folder.resolve()
                 if why is not None and folder not in held and not (folder / KEPT).exists():
-                    found.setdefault(folder, Removable(artifact.folder, artifact, why))
+                    found.setdefault(folder, Removable(artifact.folder, artifact, why, artifact.done))
         if len(found) == before:
             return list(found.values())
 
@@ -134,11 +137,11 @@ def _parts(artifact: Artifact, trainer: bool) -> Iterator[Removable]:
     if artifact.done:
         for name in ("checkpoints", "best"):
             if (artifact.folder / name).is_dir():
-                yield Removable(artifact.folder / name, artifact, "to go on from, and the stage is finished")
-        if trainer and (artifact.folder / "trainer").is_dir():
-            yield Removable(artifact.folder / "trainer", artifact, "moments of a stage that others have begun from")
+                yield Removable(artifact.folder / name, artifact, "to go on from, and the stage is finished", True)
+        if trainer and (artifact.folder / TRAINER).is_dir():
+            yield Removable(artifact.folder / TRAINER, artifact, "the optimizer's moments: no new stage can carry them on", True)
     for path in _left_aside(artifact.folder):
-        yield Removable(path, artifact, "left by a process that was killed while it wrote")
+        yield Removable(path, artifact, "left by a process that was killed while it wrote", artifact.done)
 
 
 def _left_aside(folder: Path) -> Iterator[Path]:
@@ -153,14 +156,16 @@ def remove(found: Removable) -> int:
     """Remove it, the artifact held by this process meanwhile; returns the bytes that were there.
 
     Raises:
-        StageFailed: another process works on the artifact.
+        StageFailed: another process works on the artifact, or has finished it since it was listed.
     """
     artifact = found.artifact
     with artifact.lock():
+        if artifact.done != found.done:
+            raise StageFailed("it has been finished meanwhile" if artifact.done else "it is made again meanwhile")
         freed = found.bytes
         if found.path != artifact.folder:
-            if artifact.done:
-                artifact.note_removed(found.path.name)
+            if found.path.name == TRAINER:
+                artifact.note_removed(TRAINER)
             _remove(found.path)
             return freed
         (artifact.folder / MANIFEST).unlink(missing_ok=True)  # what is half removed is not finished any more

@@ -74,19 +74,17 @@ def _asked(artifact: Artifact) -> dict[str, dict[str, Any]]:
 
 
 def _row(name: str, one: dict[str, Any] | None, other: dict[str, Any] | None, first: Artifact, second: Artifact) -> ScoreRow:
-    name = name.partition(" {")[0]
-    values = (None if one is None else one.get("value"), None if other is None else other.get("value"))
-    if one is None or other is None or None in values:
-        return ScoreRow(name, *values)
-    if one.get("evaluation") == other.get("evaluation"):  # of one evaluation: the questions are the same
-        for row, against, sign in ((other, first, 1), (one, second, -1)):
-            ends = row.get("difference_interval") or [None]
-            if row.get("compared_with") == against.stage and None not in ends:
-                low, high = sorted(sign * end for end in ends)
-                return ScoreRow(name, *values, (low, high), True)
-    errors = [found.get("stderr") for found in (one, other)]
-    if None in errors:
-        return ScoreRow(name, *values)
+    name, found = name.partition(" {")[0], [one or {}, other or {}]
+    before, after = (row.get("value") for row in found)
+    if before is None or after is None:
+        return ScoreRow(name, before, after)
+    if "evaluation" in found[0] and found[0]["evaluation"] == found[1].get("evaluation"):  # the questions are the same
+        for row, against, sign in ((found[1], first, 1), (found[0], second, -1)):
+            ends = [sign * end for end in row.get("difference_interval") or [] if end is not None]
+            if row.get("compared_with") == against.stage and len(ends) == 2:
+                return ScoreRow(name, before, after, (min(ends), max(ends)), True)
+    errors = [row["stderr"] for row in found if row.get("stderr") is not None]
+    if len(errors) < 2:
+        return ScoreRow(name, before, after)
     reach = quantile(MANY) * math.hypot(*errors)
-    difference = other["value"] - one["value"]
-    return ScoreRow(name, *values, (difference - reach, difference + reach))
+    return ScoreRow(name, before, after, (after - before - reach, after - before + reach))

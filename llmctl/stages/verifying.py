@@ -89,12 +89,12 @@ def _key_fits(artifact: Artifact) -> bool:
     manifest = artifact.manifest
     parents = {name: parent.get("output_hash", "") for name, parent in manifest["parents"].items()}
     keys = (content_key(manifest["kind"], version, manifest["recipe"], parents) for version in VERSIONS)
-    return "output_hash" not in manifest or artifact.key in keys
+    return not manifest["recipe"] or artifact.key in keys
 
 
 def _output_hash_fits(artifact: Artifact) -> bool:
     """The files that decide it stand first in the manifest, before those that are only kept."""
     files = [(path, entry.get("sha256")) for path, entry in artifact.manifest["files"].items()]
-    if "output_hash" not in artifact.manifest or len(files) > MOST_FILES:
+    if "output_hash" not in artifact.manifest or not 0 < len(files) <= MOST_FILES:
         return True
     return any(digest(sorted(files[:count])) == artifact.output_hash for count in range(len(files), -1, -1))
