@@ -9,7 +9,7 @@ from typing import Any
 
 from llmctl.errors import StageFailed
 from llmctl.runs.artifact import MANIFEST, Artifact
-from llmctl.runs.state import running, status
+from llmctl.runs.state import alive, running, status
 from llmctl.runs.store import Run, RunStore, changed, entries
 
 KEPT, TRAINER = "kept", "trainer"
@@ -147,7 +147,9 @@ def _parts(artifact: Artifact, trainer: bool) -> Iterator[Removable]:
 def _left_aside(folder: Path) -> Iterator[Path]:
     for path in entries(folder):
         if any(path.match(pattern) for pattern in LEFT_ASIDE):
-            yield path
+            pid = path.name.rpartition("-")[2]
+            if not pid.isdecimal() or not alive(int(pid)):
+                yield path
         elif path.is_dir() and not path.is_symlink() and path.name != KEPT:
             yield from _left_aside(path)
 

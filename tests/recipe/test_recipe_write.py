@@ -34,8 +34,8 @@ def test_the_shipped_recipes_are_read_back(path, smoke, tmp_path):
 def test_stages_of_their_own_names_and_averages_are_read_back(small_recipe, tmp_path):
     small_recipe.write_text(
         small_recipe.read_text()
-        + '[stage."second.one"]\nkind = "midtrain"\nfrom = "pretrain"\ntokens = 1024\nseq_len = 64\nbatch_tokens = 256\ncarry_optimizer = false\n'
-        + 'mix = { code = 1.0 }\n[stage.mean]\nkind = "average"\nof = ["pretrain", "second.one"]\nweights = [1.0, 2.0]\n'
+        + '[stage."second.one"]\nkind = "midtrain"\nfrom = "pretrain"\ntokens = 1024\nseq_len = 64\nbatch_tokens = 256\n'
+        + 'carry_optimizer = false\nmix = { code = 1.0 }\n[stage.mean]\nkind = "average"\nof = ["pretrain", "second.one"]\nweights = [1.0, 2.0]\n'
     )
     recipe = load_recipe(small_recipe)
     (tmp_path / "again.toml").write_text(recipe_text(recipe))

@@ -1,6 +1,7 @@
 """`llmctl clean`: what may go, and what never does."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -97,11 +98,16 @@ def test_a_locked_artifact_is_left(store):
 def test_trainers_and_leftovers_are_removed_and_not_missed(store):
     parent = made(store, "pretrain", "1")
     made(store, "sft", "2", [parent])
-    (parent.folder / "model" / ".weights.tmp-7").write_text("half")
+    (parent.folder / "model" / ".weights.tmp-4194305").write_text("half")  # above the highest process id there is
+    (parent.folder / "model" / f".config.tmp-{os.getpid()}").write_text("being written")
     (parent.folder / "checkpoints").mkdir()
-    assert names(removable(store, store.runs(), {})) == [f"{parent.name}/checkpoints", f"{parent.name}/model/.weights.tmp-7"]
+    assert names(removable(store, store.runs(), {})) == [
+        f"{parent.name}/checkpoints",
+        f"{parent.name}/model/.weights.tmp-4194305",
+    ]
     for one in removable(store, store.runs(), {}, trainers=True):
         remove(one)
+        assert not one.path.exists()
     assert sorted(path.name for path in parent.folder.iterdir() if path.is_dir()) == ["model"]
     assert parent.problems() == []
     assert parent.removed == ["trainer"]
