@@ -31,12 +31,24 @@ def test_the_shipped_recipes_are_read_back(path, smoke, tmp_path):
     assert list(again.stages) == list(recipe.stages)
 
 
+MORE = """
+[stage."second.one"]
+kind = "midtrain"
+from = "pretrain"
+tokens = 1024
+seq_len = 64
+batch_tokens = 256
+carry_optimizer = false
+mix = { code = 1.0 }
+[stage.mean]
+kind = "average"
+of = ["pretrain", "second.one"]
+weights = [1.0, 2.0]
+"""
+
+
 def test_stages_of_their_own_names_and_averages_are_read_back(small_recipe, tmp_path):
-    small_recipe.write_text(
-        small_recipe.read_text()
-        + '[stage."second.one"]\nkind = "midtrain"\nfrom = "pretrain"\ntokens = 1024\nseq_len = 64\nbatch_tokens = 256\n'
-        + 'carry_optimizer = false\nmix = { code = 1.0 }\n[stage.mean]\nkind = "average"\nof = ["pretrain", "second.one"]\nweights = [1.0, 2.0]\n'
-    )
+    small_recipe.write_text(small_recipe.read_text() + MORE)
     recipe = load_recipe(small_recipe)
     (tmp_path / "again.toml").write_text(recipe_text(recipe))
     assert load_recipe(tmp_path / "again.toml") == recipe
