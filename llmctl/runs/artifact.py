@@ -12,19 +12,29 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llmctl.errors import StageFailed
+from llmctl.errors import StageFailed, UserError
 from llmctl.runs.files import read_json, sha256_file, write_json
 from llmctl.runs.keys import digest
 from llmctl.runs.machine import hardware, versions
 
 MANIFEST = "manifest.json"
+REMOVED = "removed.json"
+
+
+PARTS = ("parents", "recipe", "metrics", "files", "versions", "hardware")
+"""Tables of a manifest. One of an older version may lack some."""
+HEALED = "; copy it again from where it is whole, or remove this file, and `llmctl run` with the recipe writes it anew"
+
+
+class BrokenManifest(UserError):
+    """A manifest that is not there, cut, or something else."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,42 @@ class Artifact:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.folder / MANIFEST)
+        """What the stage left on record. Tables that an older version did not write are empty.
+
+        Raises:
+            BrokenManifest: it cannot be read.
+        """
+        path = self.folder / MANIFEST
+        try:
+            found = read_json(path)
+        except (OSError, ValueError) as error:
+            raise BrokenManifest(f"{path}: cannot be read: {error}{HEALED if self.done else ''}") from None
+        if not isinstance(found, dict) or not all(isinstance(found.get(part, {}), dict) for part in PARTS):
+            raise BrokenManifest(f"{path}: is no manifest{HEALED}")
+        return {"kind": self.stage, "seconds": 0.0, "ended": 0.0} | {part: {} for part in PARTS} | found
+
+    @property
+    def readable(self) -> bool:
+        """Whether it is done, and its manifest can be read."""
+        try:
+            return bool(self.manifest)
+        except BrokenManifest:
+            return False
+
+    @property
+    def by_command(self) -> bool:
+        """Whether `llmctl average` or `llmctl merge` made it, and no recipe."""
+        return bool({"checkpoints", "adapters"} & self.manifest["recipe"].keys())
 
     @property
     def output_hash(self) -> str:
-        """Hash of what the stage made: the children's keys are built from it."""
+        """Hash of what the stage made: the children's keys are built from it.
+
+        Raises:
+            BrokenManifest: the manifest does not have it.
+        """
+        if "output_hash" not in self.manifest:
+            raise BrokenManifest(f"{self.folder / MANIFEST}: has no output_hash{HEALED}")
         return self.manifest["output_hash"]
 
     @property
@@ -79,9 +120,10 @@ class Artifact:
     @property
     def state(self) -> dict[str, Any]:
         try:
-            return read_json(self.folder / "state.json")
+            found = read_json(self.folder / "state.json")
         except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def set_state(self, **fields: Any) -> None:
         """Note how far the stage is."""
@@ -173,6 +215,18 @@ class Artifact:
         self.__dict__.pop("manifest", None)  # read before it changed
         return True
 
+    @property
+    def removed(self) -> list[str]:
+        """Folders of the artifact that were removed on purpose since it was finished (`llmctl clean`)."""
+        try:
+            return list(read_json(self.folder / REMOVED))
+        except (OSError, ValueError):
+            return []
+
+    def note_removed(self, name: str) -> None:
+        """Note that a folder goes on purpose. It is no longer missed; the manifest still tells what was in it."""
+        write_json(self.folder / REMOVED, sorted({*self.removed, name}))
+
     def _hashes(self, entries: list[str]) -> dict[str, dict[str, Any]]:
         files: list[Path] = []
         for entry in entries:
@@ -180,19 +234,26 @@ class Artifact:
             files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.exists()
         return {str(file.relative_to(self.folder)): {"sha256": sha256_file(file), "bytes": file.stat().st_size} for file in files}
 
-    def problems(self) -> list[Problem]:
-        """Files that are missing or whose bytes are not those of the manifest."""
-        found = []
+    def problems(self, read: Callable[[int], None] | None = None) -> list[Problem]:
+        """Files that are missing or whose bytes are not those of the manifest. `read` is told the bytes as they are hashed."""
         try:
             files = self.manifest["files"]
-        except (OSError, json.JSONDecodeError, KeyError) as error:
-            return [Problem(self.folder / MANIFEST, f"cannot be read: {error}")]
-        for relative, entry in files.items():
-            path = self.folder / relative
-            if not path.is_file():
-                found.append(Problem(path, "missing"))
-            elif path.stat().st_size != entry["bytes"]:
-                found.append(Problem(path, f"{path.stat().st_size:,} bytes, was {entry['bytes']:,}"))
-            elif sha256_file(path) != entry["sha256"]:
-                found.append(Problem(path, "its bytes have changed (sha256 differs)"))
-        return found
+        except BrokenManifest as error:
+            return [Problem(self.folder / MANIFEST, str(error).removeprefix(f"{self.folder / MANIFEST}: "))]
+        gone = tuple(f"{name}/" for name in self.removed)
+        if not files:
+            return [Problem(self.folder / MANIFEST, "names no files, so that nothing can be compared")]
+        there = {self.folder / relative: entry for relative, entry in files.items() if not relative.startswith(gone)}
+        found = [(path, _problem(path, entry, read)) for path, entry in there.items()]
+        return [Problem(path, what) for path, what in found if what is not None]
+
+
+def _problem(path: Path, entry: dict[str, Any], read: Callable[[int], None] | None) -> str | None:
+    try:
+        if not path.is_file():
+            return "missing"
+        if path.stat().st_size != entry["bytes"]:
+            return f"{path.stat().st_size:,} bytes, was {entry['bytes']:,}"
+        return None if sha256_file(path, read) == entry["sha256"] else "its bytes have changed (sha256 differs)"
+    except OSError as error:  # removed while it is read, or on a disk that fails
+        return f"cannot be read: {error.strerror or error}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ def content_key(kind: str, version: int, identity: dict[str, Any], parents: dict
     return digest({"kind": kind, "version": version, "identity": identity, "parents": parents})[:KEY_LENGTH]
 
 
-def fingerprint_path(path: Path) -> str:
-    """sha256 of a file, or of a folder's files with their names."""
+def fingerprint_path(path: Path, read: Callable[[int], None] | None = None) -> str:
+    """sha256 of a file, or of a folder's files with their names. `read` is told the bytes as they are hashed."""
     path = path.expanduser()
     if path.is_file():
-        return sha256_file(path)
+        return sha256_file(path, read)
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    return digest([(str(p.relative_to(path)), sha256_file(p)) for p in files])
+    return digest([(str(p.relative_to(path)), sha256_file(p, read)) for p in files])

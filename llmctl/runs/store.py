@@ -8,8 +8,12 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.runs.artifact import MANIFEST, Artifact
 from llmctl.runs.files import read_json, write_json
+from llmctl.runs.keys import KEY_LENGTH, digest
+from llmctl.runs.state import status
 
 RECIPE_FILE = "recipe.json"
+RECIPES = ".recipes"
+"""Folder of a run with every recipe that it was ever made from; `recipe.json` is the newest."""
 
 
 def default_root() -> Path:
@@ -29,25 +33,47 @@ class Run:
     @property
     def artifacts(self) -> list[Artifact]:
         """Oldest first."""
-        found = [Artifact(path) for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        found = [Artifact(path) for path in entries(self.folder) if path.is_dir() and not path.name.startswith(".")]
         return sorted(found, key=changed)
 
     @property
     def changed(self) -> float:
-        own = self.folder / RECIPE_FILE
-        times = [changed(artifact) for artifact in self.artifacts]
-        return max([own.stat().st_mtime if own.exists() else 0.0, *times])
+        return max([modified(self.folder / RECIPE_FILE), *(changed(artifact) for artifact in self.artifacts)])
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing in one that was removed since it was listed."""
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def modified(file: Path) -> float:
+    """In seconds since the epoch; 0 for a file that is not there."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def changed(artifact: Artifact) -> float:
     """When the artifact was last worked on, in seconds since the epoch."""
-    times = [file.stat().st_mtime for name in (MANIFEST, "state.json") if (file := artifact.folder / name).exists()]
-    return max(times, default=0.0)
+    return max(modified(artifact.folder / name) for name in (MANIFEST, "state.json"))
+
+
+def unfinished(artifact: Artifact) -> UserError:
+    return UserError(f"{artifact.folder}: not finished yet ({status(artifact)}); there is nothing to look at until it is")
 
 
 class RunStore:
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "RunStore":
+        """The folder of runs that an artifact lies in."""
+        return cls(artifact.folder.parent.parent)
 
     def artifact(self, run: str, stage: str, key: str) -> Artifact:
         return Artifact(self.root / run / f"{stage}-{key}")
@@ -56,7 +82,8 @@ class RunStore:
         """Newest first."""
         if not self.root.is_dir():
             return []
-        return sorted((Run(path) for path in self.root.iterdir() if path.is_dir()), key=lambda run: run.changed, reverse=True)
+        found = [Run(path) for path in entries(self.root) if path.is_dir()]
+        return sorted(found, key=lambda run: run.changed, reverse=True)
 
     def newest_run(self) -> Run:
         runs = self.runs()
@@ -69,17 +96,39 @@ class RunStore:
         folder = self.root / run
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RECIPE_FILE, origin)
+        kept = folder / RECIPES / f"{digest(origin)[:KEY_LENGTH]}.json"
+        if not kept.exists():
+            write_json(kept, origin)
 
     def recorded_recipe(self, run: str) -> dict[str, Any]:
+        """Raises:
+        UserError: none is recorded, or it cannot be read.
+        """
         file = self.root / run / RECIPE_FILE
         if not file.is_file():
             raise UserError(f"{file}: missing; name the recipe on the command line")
-        return read_json(file)
+        try:
+            return read_json(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: cannot be read: {error}; name the recipe on the command line") from None
+
+    def recorded_recipes(self, run: str) -> list[dict[str, Any]]:
+        """Every recipe that the run was ever made from and that can be read, the newest first."""
+        older = sorted(entries(self.root / run / RECIPES), key=modified, reverse=True)
+        found: list[dict[str, Any]] = []
+        for file in (self.root / run / RECIPE_FILE, *older):
+            try:
+                origin = read_json(file)
+            except (OSError, ValueError):
+                continue
+            if isinstance(origin, dict) and origin not in found:
+                found.append(origin)
+        return found
 
     def checkpoints(self, run: Run | None = None) -> list[Artifact]:
         """Finished artifacts that hold a model, newest first; of one run, or of all."""
         runs = [run] if run is not None else self.runs()
-        found = [a for r in runs for a in r.artifacts if a.done and (a.folder / "model").is_dir()]
+        found = [a for r in runs for a in r.artifacts if (a.folder / "model").is_dir() and a.readable]
         return sorted(found, key=lambda a: a.manifest["ended"], reverse=True)
 
     def newest_checkpoint(self, run: Run | None = None) -> Artifact:
@@ -113,6 +162,42 @@ class RunStore:
         run, _, stage = text.rpartition("/")
         return [a for a in self.checkpoints() if run in ("", a.run) and stage in (a.stage, a.name)]
 
+    def find_artifact(self, text: str | None) -> Artifact:
+        """The artifact that `text` means: as `find_checkpoint`; further the folder of any stage, RUN/STAGE of a stage without a
+        model, and RUN, which is its newest finished one. None: of the newest run.
+
+        Raises:
+            UserError: it belongs to no run, or nothing is finished yet.
+        """
+        if text is None:
+            return self.newest_finished(self.newest_run())
+        path = Path(text).expanduser()
+        if (path / MANIFEST).is_file():
+            return Artifact(path.resolve())
+        if (path / "state.json").is_file():
+            raise unfinished(Artifact(path))
+        if (self.root / text).is_dir() and (self.root / text).parent == self.root:
+            return self.newest_finished(Run(self.root / text))
+        run, _, stage = text.rpartition("/")
+        named = [a for r in self.runs() if run in ("", r.name) for a in r.artifacts if stage in (a.stage, a.name)]
+        if done := [artifact for artifact in named if artifact.done]:
+            return max(done, key=changed)
+        if named:
+            raise unfinished(named[-1])
+        owner = self.owner(self.find_checkpoint(text))
+        if owner is None:
+            raise UserError(f"{text}: a model folder without a manifest; only what llmctl made has a lineage")
+        return owner
+
+    def newest_finished(self, run: Run) -> Artifact:
+        """Raises:
+        UserError: nothing of the run is finished.
+        """
+        finished = [artifact for artifact in run.artifacts if artifact.readable]
+        if not finished:
+            raise UserError(f"{run.folder}: nothing is finished yet; `llmctl runs` shows where it stands")
+        return max(finished, key=lambda artifact: artifact.manifest["ended"])
+
     def owner(self, path: Path) -> Artifact | None:
         """The finished artifact that a model folder belongs to; a kept model lies a folder deeper."""
         for folder in (path, path.parent, *([path.parent.parent] if path.parent.name == "kept" else [])):
@@ -121,7 +206,21 @@ class RunStore:
         return None
 
     def parents(self, artifact: Artifact) -> dict[str, Artifact]:
-        return {name: Artifact(self.root / parent["folder"]) for name, parent in artifact.manifest["parents"].items()}
+        """The artifacts that one is made of, by the names it knows them by; they need not be there any more."""
+        root = artifact.folder.parent.parent  # which may be another folder of runs than this
+        return {name: Artifact(root / parent["folder"]) for name, parent in artifact.manifest["parents"].items()}
+
+    def ancestry(self, artifact: Artifact) -> list[Artifact]:
+        """The artifact and all that it is made of, each once, the nearest first."""
+        found = {artifact.folder: artifact}
+        queue = [artifact]
+        while queue:
+            one = queue.pop(0)
+            parents = self.parents(one).values() if one.readable else ()
+            new = [parent for parent in parents if parent.folder not in found]
+            found |= {parent.folder: parent for parent in new}
+            queue += new
+        return list(found.values())
 
     def model_parent(self, artifact: Artifact) -> Artifact | None:
         """The artifact of the model that another began with, where it is still there: of an average the first, of a merge the
@@ -139,5 +238,5 @@ class RunStore:
             parents = self.parents(queue.pop(0))
             if stage in parents:
                 return parents[stage]
-            queue += [parent for parent in parents.values() if parent.done]
+            queue += [parent for parent in parents.values() if parent.readable]
         return None

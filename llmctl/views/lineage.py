@@ -1,39 +1,22 @@
-"""What a checkpoint is made of."""
+"""What a checkpoint is made of, as a tree and as JSON."""
 
 import json
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from llmctl.errors import UserError
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.store import RunStore
+from llmctl.stages.inputs import inputs_of
+from llmctl.views.lineage_graph import drawn
 
+Form = Literal["tree", "json", "dot", "mermaid"]
 SHOWN = 4  # evaluations of a checkpoint that its line has room for
-
-
-def subject(store: RunStore, checkpoint: str | None) -> Artifact:
-    """The artifact that `checkpoint` means, or the newest finished one of the newest run.
-
-    Raises:
-        UserError: it belongs to no run, or nothing is finished yet.
-    """
-    if checkpoint is not None:
-        owner = store.owner(store.find_checkpoint(checkpoint))
-        if owner is None:
-            raise UserError(f"{checkpoint}: a model folder without a manifest; only what llmctl made has a lineage")
-        return owner
-    run = store.newest_run()
-    finished = [artifact for artifact in run.artifacts if artifact.done]
-    if not finished:
-        raise UserError(f"{run.folder}: nothing is finished yet; `llmctl runs` shows where it stands")
-    return max(finished, key=lambda artifact: artifact.manifest["ended"])
 
 
 def label(artifact: Artifact) -> str:
     """One line: what it is, how long it took, its numbers."""
-    if not artifact.done:
-        return f"{artifact.name}: missing"
+    if not artifact.readable:
+        return f"{artifact.name}: {'its manifest cannot be read' if artifact.done else 'missing'}"
     manifest = artifact.manifest
     numbers = [f"{k} {v:.4g}" for k, v in manifest["metrics"].items() if isinstance(v, float)][:3]
     return "  ".join([artifact.name, f"{manifest['seconds']:.0f} s", *numbers])
@@ -41,22 +24,31 @@ def label(artifact: Artifact) -> str:
 
 def averaged(artifact: Artifact) -> list[str]:
     """A line for each checkpoint that `llmctl average` took: of a stage that keeps several, this tells which."""
-    rows = artifact.manifest["recipe"].get("checkpoints", []) if artifact.done else []
+    rows = artifact.manifest["recipe"].get("checkpoints", []) if artifact.readable else []
     return [f"{row['weight']:.4g} x {row['checkpoint']}" for row in rows]
 
 
 def merged(artifact: Artifact) -> list[str]:
     """A line for the base and for each adapter that `llmctl merge` took, with its hash."""
-    made = artifact.manifest["recipe"] if artifact.done and artifact.manifest["kind"] == "merge" else None
+    made = artifact.manifest["recipe"] if artifact.readable and artifact.manifest["kind"] == "merge" else None
     if made is None:
         return []
     rows = [(made["base"]["checkpoint"], made["base"]), *((f"{r['weight']:.4g} x {r['adapter']}", r) for r in made["adapters"])]
     return [f"{told}  sha256 {row['sha256'][:12]}" for told, row in rows]
 
 
+def read_in(artifact: Artifact) -> list[str]:
+    """A line for everything from outside the runs, as far as no other line names it."""
+    if not artifact.readable or {"checkpoints", "adapters"} & artifact.manifest["recipe"].keys():
+        return []
+    return [
+        one.place if one.name in (one.place, Path(one.place).name) else f"{one.name}: {one.place}" for one in inputs_of(artifact)
+    ]
+
+
 def evaluated(artifact: Artifact) -> list[str]:
     """A line of the newest evaluations that were noted of a model of the artifact."""
-    noted = artifact.manifest.get("evaluations", [])[::-1] if artifact.done else []
+    noted = artifact.manifest.get("evaluations", [])[::-1] if artifact.readable else []
     if not noted:
         return []
     more = f", and {len(noted) - SHOWN:,} more (--json has all)" if len(noted) > SHOWN else ""
@@ -74,7 +66,8 @@ def score_line(noted: dict[str, Any]) -> str:
 
 
 def as_values(store: RunStore, artifact: Artifact) -> dict[str, Any]:
-    manifest = artifact.manifest if artifact.done else {}
+    manifest = artifact.manifest if artifact.readable else {}
+    inputs = inputs_of(artifact) if manifest else ()
     return {
         "stage": artifact.stage,
         "folder": str(artifact.folder),
@@ -84,16 +77,25 @@ def as_values(store: RunStore, artifact: Artifact) -> dict[str, Any]:
         "averaged": averaged(artifact),
         "merged": merged(artifact),
         "evaluations": manifest.get("evaluations", []),
-        "parents": [as_values(store, parent) for parent in store.parents(artifact).values()] if artifact.done else [],
+        "inputs": [{"name": one.name, "place": one.place, "sha256": one.sha256} for one in inputs],
+        "parents": [as_values(store, parent) for parent in store.parents(artifact).values()] if manifest else [],
     }
 
 
-def show_lineage(store: RunStore, checkpoint: str | None, as_json: bool) -> None:
-    """Print the artifact with all that it is made of. An ancestor that stands in the tree already is only named."""
-    artifact = subject(store, checkpoint)
-    if as_json:
+def show_lineage(store: RunStore, checkpoint: str | None, form: Form) -> None:
+    """Print the artifact with all that it is made of."""
+    artifact = store.find_artifact(checkpoint)
+    if form == "json":
         print(json.dumps(as_values(store, artifact), indent=2))
-        return
+    elif form == "tree":
+        print(f"{artifact.run}: {artifact.folder}")
+        print("\n".join(tree(store, artifact)))
+    else:
+        print("\n".join(drawn(store.ancestry(artifact), form)))
+
+
+def tree(store: RunStore, artifact: Artifact) -> list[str]:
+    """An ancestor that stands in the tree already is left out."""
     shown: set[Path] = set()
 
     def lines(node: Artifact, indent: str) -> list[str]:
@@ -102,27 +104,11 @@ def show_lineage(store: RunStore, checkpoint: str | None, as_json: bool) -> None
         shown.add(node.folder)
         run = f"{node.run}/" if node.run != artifact.run else ""
         # The deepest chain first: direct parents that are ancestors of another parent stand below that one.
-        parents = list(store.parents(node).values())[::-1] if node.done else []
+        parents = list(store.parents(node).values())[::-1] if node.readable else []
         below = [line for parent in parents for line in lines(parent, indent + "  ")]
-        made_of = [f"{indent}    = {line}" for line in averaged(node) + merged(node)]
-        return [f"{indent}{run}{label(node)}", *made_of, *(f"{indent}    {line}" for line in evaluated(node)), *below]
+        notes = (
+            [f"= {line}" for line in averaged(node) + merged(node)] + evaluated(node) + [f"< {line}" for line in read_in(node)]
+        )
+        return [f"{indent}{run}{label(node)}", *(f"{indent}    {line}" for line in notes), *below]
 
-    print(f"{artifact.run}: {artifact.folder}")
-    print("\n".join(lines(artifact, "  ")))
-
-
-def show_verification(store: RunStore, checkpoint: str | None) -> bool:
-    """Hash every file of an artifact and of its ancestors; True if all are as they were written."""
-    whole, seen, queue = True, set(), [subject(store, checkpoint)]
-    while queue:
-        artifact = queue.pop(0)
-        if artifact.folder in seen:
-            continue
-        seen.add(artifact.folder)
-        problems = artifact.problems()
-        for problem in problems:
-            print(f"{problem.path}: {problem.what}", file=sys.stderr)
-        whole = whole and not problems
-        print(f"{artifact.name}: {f'{len(problems)} files differ' if problems else 'as written'}")
-        queue += store.parents(artifact).values() if artifact.done else []
-    return whole
+    return lines(artifact, "  ")

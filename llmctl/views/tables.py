@@ -1,14 +1,14 @@
 """Tables for people."""
 
 import json
-import os
 import sys
 import time
 from typing import Any
 
 from llmctl import events
 from llmctl.runs.artifact import Artifact
-from llmctl.runs.store import RunStore
+from llmctl.runs.state import status
+from llmctl.runs.store import RunStore, changed
 
 
 def print_table(table: events.Table, console: Any = None) -> None:
@@ -55,29 +55,5 @@ def show_runs(store: RunStore, as_json: bool) -> None:
     print_table(events.Table(f"runs in {store.root}", ("stage", "status", "changed"), rows))
 
 
-def status(artifact: Artifact) -> str:
-    """done, running, or where it stopped."""
-    if artifact.done:
-        return "done"
-    state = artifact.state
-    at = f" at step {state['step']:,} of {state['steps']:,}" if "step" in state else ""
-    word = state.get("status", "empty")
-    if word == "running" and not alive(state.get("pid", 0)):
-        word = "killed"
-    return f"{word}{at}"
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return pid > 0
-
-
 def changed_at(artifact: Artifact) -> str:
-    from llmctl.runs.store import changed
-
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(changed(artifact)))
