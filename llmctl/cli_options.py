@@ -75,7 +75,7 @@ def opened_run(recipe: Path | None, options: dict[str, Any]) -> Iterator[tuple[A
         raise_on_signals()
         ranks = chosen_ranks(options.pop("gpus"), options.pop("processes"))
         opened = open_run(recipe, **options)
-        yield opened, ranks, recorded_on(shown, opened.recipe.tracking.tensorboard)
+        yield opened, ranks, recorded_on(shown, opened.recipe)
 
 
 @contextmanager
