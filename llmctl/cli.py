@@ -17,6 +17,7 @@ from llmctl.cli_options import (
     Gpus,
     MaxTime,
     Processes,
+    Profile,
     RecipeFile,
     Runs,
     Set,
@@ -51,12 +52,13 @@ def run(
     gpus: Gpus = None,
     processes: Processes = None,
     max_time: MaxTime = None,
+    profile: Profile = False,
 ) -> None:
     """Make everything a recipe describes. What is done is left alone; what was interrupted goes on.
 
     Example: llmctl run recipes/olmo_small.toml
     """
-    make(None, recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
+    make(None, recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
 @app.command()
@@ -74,9 +76,10 @@ def pretrain(
     gpus: Gpus = None,
     processes: Processes = None,
     max_time: MaxTime = None,
+    profile: Profile = False,
 ) -> None:
     """Train a new model on the mix. Example: llmctl pretrain recipes/olmo_small.toml"""
-    make(["pretrain"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
+    make(["pretrain"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
 @app.command()
@@ -88,9 +91,10 @@ def midtrain(
     gpus: Gpus = None,
     processes: Processes = None,
     max_time: MaxTime = None,
+    profile: Profile = False,
 ) -> None:
     """Go on from the parent, moments included, on a better mix, with the rate falling to zero."""
-    make(["midtrain"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
+    make(["midtrain"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
 @app.command()
@@ -102,9 +106,10 @@ def longctx(
     gpus: Gpus = None,
     processes: Processes = None,
     max_time: MaxTime = None,
+    profile: Profile = False,
 ) -> None:
     """Extend the context by RoPE scaling and training on long documents."""
-    make(["longctx"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
+    make(["longctx"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
 @app.command()
@@ -117,9 +122,10 @@ def sft(
     gpus: Gpus = None,
     processes: Processes = None,
     max_time: MaxTime = None,
+    profile: Profile = False,
 ) -> None:
     """Tune on conversations; prompts are masked. Example: llmctl sft --lora"""
-    make(["lora" if lora else "sft"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time))
+    make(["lora" if lora else "sft"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
 app.command()(average)

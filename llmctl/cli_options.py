@@ -20,6 +20,7 @@ Processes = Annotated[int | None, typer.Option("--processes", min=1, help="Ranks
 MaxTime = Annotated[
     str | None, typer.Option("--max-time", metavar="TIME", help="Stop after this time, as 90m or 4h, to be gone on with.")
 ]
+Profile = Annotated[bool, typer.Option("--profile", help="Record ten steps of each stage that trains with torch's profiler.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -75,7 +76,7 @@ def opened_run(recipe: Path | None, options: dict[str, Any]) -> Iterator[tuple[A
         raise_on_signals()
         ranks = chosen_ranks(options.pop("gpus"), options.pop("processes"))
         opened = open_run(recipe, **options)
-        yield opened, ranks, recorded_on(shown, opened.recipe.tracking.tensorboard)
+        yield opened, ranks, recorded_on(shown, opened.recipe)
 
 
 @contextmanager
@@ -97,8 +98,9 @@ def stage_options(
     gpus: int | None = None,
     processes: int | None = None,
     max_time: str | None = None,
+    profile: bool = False,
 ) -> dict[str, Any]:
-    found = {"overrides": set_ or [], "runs": runs, "smoke": smoke}
+    found = {"overrides": set_ or [], "runs": runs, "smoke": smoke, "profile": profile}
     return found | {"gpus": gpus, "processes": processes, "max_time": max_time}
 
 

@@ -2,15 +2,18 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from llmctl.recipe.fields import Table, execution
+from llmctl.recipe.fields import NAME, Table, execution
 from llmctl.recipe.quantities import Duration
 from llmctl_kernels.names import KERNELS, KernelName
 
 OWN_TASKS = (".toml", ".jsonl")
+
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+TRACKERS: tuple[str, ...] = get_args(TrackerName)
 
 
 def _as_path(name: str) -> str:
@@ -102,8 +105,38 @@ class LoopEvalTable(Table):
     """Tokens of a continuation at most."""
 
 
-class TrackingTable(Table):
-    """[tracking]: where numbers go beside `metrics.jsonl`."""
+def _known_trackers(setting: Any) -> Any:
+    """One name is a list of one: `--set tracking.to=wandb`.
 
-    tensorboard: bool = execution(False)
-    """Write TensorBoard event files into the stage's folder, `tensorboard/` (needs the `track` extra)."""
+    Raises:
+        ValueError: there is no such tracker.
+    """
+    names = [setting] if isinstance(setting, str) else setting
+    for name in names if isinstance(names, list) else []:
+        if name not in TRACKERS:
+            near = get_close_matches(str(name), TRACKERS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TRACKERS)}"
+            raise ValueError(f"no tracker {name!r}; {hint}")
+    return names
+
+
+class TrackingTable(Table):
+    """[tracking]: where numbers go beside `metrics.jsonl`. Nothing leaves the machine unless it is told to."""
+
+    to: Annotated[list[TrackerName], BeforeValidator(_known_trackers)] = execution([])
+    """Trackers that get every number of every step, each with an extra of its name: `pip install 'llmctl[wandb]'`.
+    tensorboard and wandb write into the stage's folder, trackio into its own store (TRACKIO_DIR)."""
+    project: str = execution("llmctl", pattern=NAME)
+    """What wandb and trackio file the run under; it is called RUN/STAGE there."""
+    online: bool = execution(False)
+    """Send to the W&B server while training; left out: as WANDB_MODE says, else offline, for `wandb sync` to send later."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_before(cls, values: Any) -> Any:
+        """Recipes that runs of version 0.1 have noted say `tensorboard = false`."""
+        if not isinstance(values, dict) or "tensorboard" not in values:
+            return values
+        if values["tensorboard"]:
+            raise ValueError('tensorboard = true is now to = ["tensorboard"]')
+        return {key: value for key, value in values.items() if key != "tensorboard"}

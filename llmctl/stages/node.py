@@ -27,6 +27,8 @@ class Context:
     """Artifacts of the nodes named in `Node.parents`."""
     ranks: int | None
     """Ranks to train on; None: as the stage's table says."""
+    profile: bool = False
+    """Whether a few steps are recorded by torch's profiler."""
 
 
 @dataclass(frozen=True, slots=True)

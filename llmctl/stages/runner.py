@@ -28,6 +28,8 @@ class Runner:
     """Ranks to start for the stages that train; None: as the recipe says."""
     rank: int = 0
     """Of this process among those of the launcher that started it."""
+    profile: bool = False
+    """Whether a few steps of what trains are recorded by torch's profiler."""
 
     def make(self, targets: list[str]) -> dict[str, Artifact]:
         """Make `targets` and what they need. Returns all their artifacts by node name."""
@@ -66,7 +68,8 @@ class Runner:
         return self.store.artifact(self.recipe.name, node.name, key)
 
     def _make(self, node: Node, artifact: Artifact, made: dict[str, Artifact]) -> None:
-        context = Context(self.recipe, artifact, {name: made[name] for name in node.parents}, self.ranks)
+        parents = {name: made[name] for name in node.parents}
+        context = Context(self.recipe, artifact, parents, self.ranks, self.profile)
         if self.rank > 0:
             if node.trains:
                 node.work(context)

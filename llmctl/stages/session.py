@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmctl import events
 from llmctl.errors import UserError
 from llmctl.preflight.plan import check_groups, check_shared
 from llmctl.recipe.check import looks_like_hub_name
@@ -29,6 +30,8 @@ class OpenRun:
     store: RunStore
     origin: dict[str, Any]
     """Recipe file and overrides, noted in the run's folder for commands without a recipe."""
+    profile: bool = False
+    """Whether a few steps of what trains are recorded by torch's profiler."""
 
     def make(self, kinds: list[str] | None, ranks: int | None, show: Show) -> dict[str, Artifact]:
         """Make the nodes of `kinds`, or all of the recipe.
@@ -54,12 +57,19 @@ class OpenRun:
             UserError: their batches cannot be shared by the ranks. Nothing is written then.
         """
         joined, rank = joined_ranks(ranks)
-        runner = Runner(self.recipe, self.store, show, ranks, rank)
+        runner = Runner(self.recipe, self.store, show, ranks, rank, self.profile)
+        trains = False
         for name, artifact in runner.to_make(targets).items():
             trained = artifact is not None and (artifact.folder / "model").exists()  # the measuring is left, which is rank 0's
             if isinstance(table := self.recipe.stages.get(name), TrainTable) and not trained:
                 check = check_groups if table.batch_tokens is None else check_shared
                 check(table, joined if joined > 1 else ranks or table.processes)
+                trains = True
+        if self.profile and not trains:
+            events.say(
+                "--profile: nothing is profiled, for what trains is done; `llmctl bench RECIPE` measures its steps, and a stage "
+                "with another value (--set) is a new one"
+            )
         if rank == 0:
             self.store.record_recipe(self.recipe.name, self.origin | {"resolved": dump_recipe(self.recipe)})
         return runner.make(targets)
@@ -87,7 +97,7 @@ def joined_ranks(wanted: int | None) -> tuple[int, int]:
     return joined, rank
 
 
-def open_run(recipe: Path | None, overrides: list[str], runs: Path | None, smoke: bool) -> OpenRun:
+def open_run(recipe: Path | None, overrides: list[str], runs: Path | None, smoke: bool, profile: bool = False) -> OpenRun:
     """The run of a recipe file, or, with none given, the newest run, which is named."""
     store = RunStore(runs or default_root())
     if recipe is not None:
@@ -99,7 +109,8 @@ def open_run(recipe: Path | None, overrides: list[str], runs: Path | None, smoke
             print(f"no recipe given: the newest run is {newest.name!r}, made from {origin['path']}", file=sys.stderr)
         # The keys that the run was made with go on: `sft --set sft.lr=1e-3`, and then `sft --lora` on top of that very sft.
         origin |= {"overrides": origin["overrides"] + overrides, "smoke": smoke or origin["smoke"]}
-    return OpenRun(load_recipe(Path(origin["path"]), origin["overrides"], smoke=origin["smoke"]), store, origin)
+    loaded = load_recipe(Path(origin["path"]), origin["overrides"], smoke=origin["smoke"])
+    return OpenRun(loaded, store, origin, profile)
 
 
 def find_or_newest(store: RunStore, checkpoint: str | None) -> str:

@@ -231,6 +231,7 @@ def make_job(stage: Stage, ranks: int) -> Any:
         moments=moments(stage),
         seed=stage.seed,
         deepspeed=recipe.deepspeed,
+        profile=stage.context.profile,
         **special.additions(stage),
     )
 

@@ -59,6 +59,8 @@ class TrainJob:
     seed: int = 1
     deepspeed: dict[str, Any] = field(default_factory=dict)
     """Further keys of DeepSpeed's configuration."""
+    profile: bool = False
+    """Whether the first rank records what a few steps spend their time on."""
 
     @property
     def settings(self) -> TrainTable:

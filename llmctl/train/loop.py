@@ -63,9 +63,10 @@ def train(
     position: Position,
     keep: Callable[[Position, str], None] = lambda position, name: None,
     measure: Callable[[int, StopRequest], float | None] = lambda step, stop: None,
+    after_step: Callable[[], None] = lambda: None,
 ) -> Position:
     """Train from `position` to the last step and return where it ended. On all ranks `keep` writes the model down for good,
-    under a name, and `measure` gives its held-out loss.
+    under a name, and `measure` gives its held-out loss. `after_step` is called when a step is made.
 
     Raises:
         Interrupted: a signal asked for a stop; a checkpoint of the step just made is on disk, if there was time for it.
@@ -105,6 +106,7 @@ def train(
                 losses=tuple(guard.losses), norms=tuple(guard.norms), left_out=tuple(sorted(guard.left_out)),
             )  # fmt: skip
             meter.step(tokens)
+            after_step()
             events.metrics(
                 {"step": position.step, "steps": settings.steps, "tokens": position.tokens}
                 | {"loss": loss, "z_loss": z_loss, "gradient_norm": gradient_norm, "left_out": int(why_not is not None)}

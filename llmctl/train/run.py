@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from llmctl.train.micro_batch import choose_micro_batch
 from llmctl.train.objective import CausalObjective
 from llmctl.train.optimizer import build_optimizer
 from llmctl.train.prepare import compiles, prepare_for_training
+from llmctl.train.profiling import FOLDER, profiled
 from llmctl.train.schedule import Schedule
 from llmctl.train.sequence import sequence_group
 from llmctl.train.validation import Validation
@@ -97,12 +99,20 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
             position = _starting_position(job, engine)
         validation = Validation(engine, job, micro_batch)
         settings = loop_settings(job, micro_batch)
-        position = train(engine, rows, settings, position, keep=partial(_keep, job, engine), measure=validation)
+        with profiled_if_asked(job, engine, position) as after_step:
+            position = train(engine, rows, settings, position, partial(_keep, job, engine), validation, after_step)
     except OutOfMemory as error:
         size, trained = sum(count for count, _ in weights), sum(count for count, wanted in weights if wanted)
         ranks = torch.distributed.get_world_size()
         raise StageFailed(told(error, job.settings, micro_batch, size, trained, ranks)) from None
     _leave(job, engine, position)
+
+
+def profiled_if_asked(job: TrainJob, engine: Engine, position: Position) -> AbstractContextManager[Callable[[], None]]:
+    """What the loop calls after a step; with `--profile` the first rank records a few."""
+    if not job.profile or engine.rank > 0:
+        return nullcontext(lambda: None)
+    return profiled(job.path / FOLDER, job.steps - position.step, engine.device)
 
 
 def loop_settings(job: TrainJob, micro_batch: int) -> LoopSettings:

@@ -1,16 +1,13 @@
-"""What a running stage writes down: `metrics.jsonl`, `log.jsonl`, the state that `llmctl runs` shows, TensorBoard."""
+"""What a running stage writes down: `metrics.jsonl`, `log.jsonl`, and the state that `llmctl runs` shows."""
 
 import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from llmctl import events
-from llmctl.errors import UserError
 from llmctl.runs.files import write_text
 
 STATE_SECONDS = 2.0  # between two writes of the state file
@@ -77,37 +74,3 @@ def state_writer(set_state: Callable[..., None]) -> Iterator[None]:
 
     with events.listening(write):
         yield
-
-
-def require_tensorboard() -> None:
-    """Raises:
-    UserError: the package is not installed.
-    """
-    if find_spec("tensorboard") is None:
-        raise UserError("tracking.tensorboard = true needs the tensorboard package: pip install 'llmctl[track]'")
-
-
-@contextmanager
-def tensorboard_writer(folder: Path) -> Iterator[None]:
-    """Every number of every step as a TensorBoard event below `folder`."""
-    writer: Any = None
-
-    def write(event: events.Event) -> None:
-        nonlocal writer
-        if not isinstance(event, events.Metrics) or "step" not in event.values:
-            return
-        if writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # imports torch: not before a stage trains
-
-            # A stage that goes on from a checkpoint hides what was written of the steps it makes again.
-            writer = SummaryWriter(str(folder), purge_step=int(event.values["step"]))
-        for name, value in event.values.items():
-            if name not in ("step", "steps"):
-                writer.add_scalar(name, value, int(event.values["step"]))
-
-    with events.listening(write):
-        try:
-            yield
-        finally:
-            if writer is not None:
-                writer.close()

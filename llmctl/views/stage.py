@@ -3,29 +3,32 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
+from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.views.progress import Screen
-from llmctl.views.records import log_writer, metrics_writer, require_tensorboard, state_writer, tensorboard_writer
+from llmctl.views.records import log_writer, metrics_writer, state_writer
+from llmctl.views.trackers import Tracked, require_trackers, track
 
 
-def recorded_on(screen: Screen, tensorboard: bool = False) -> Callable[[Artifact], AbstractContextManager[None]]:
-    """What is opened around the work of a stage: its part of the screen, its metrics file, its state file, and TensorBoard's.
+def recorded_on(screen: Screen, recipe: Recipe | None = None) -> Callable[[Artifact], AbstractContextManager[None]]:
+    """What is opened around the work of a stage: its part of the screen, its metrics file, its log, its state file, and the
+    trackers of the recipe.
 
     Raises:
-        UserError: TensorBoard is asked for and not installed.
+        UserError: a tracker is not installed, or W&B is to be sent to and knows no key.
     """
-    if tensorboard:
-        require_tensorboard()
+    if recipe is not None:
+        require_trackers(recipe.tracking)
 
     @contextmanager
     def record(artifact: Artifact) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(screen.stage(artifact.stage))
+            if recipe is not None and artifact.stage in recipe.stages:
+                stack.enter_context(track(Tracked.of(artifact, recipe), recipe.tracking.to))
             stack.enter_context(metrics_writer(artifact.metrics_path))
             stack.enter_context(log_writer(artifact.log_path))
             stack.enter_context(state_writer(artifact.set_state))
-            if tensorboard:
-                stack.enter_context(tensorboard_writer(artifact.folder / "tensorboard"))
             yield
 
     return record
