@@ -1,10 +1,12 @@
 """Commands about recipes: one to begin with, those that ship, what is wrong with one, what its keys mean."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llmctl.cli_options import readable_errors
+from llmctl.cli_options import Json, Processes, Runs, Set, Smoke, readable_errors
+from llmctl.errors import EXIT_BAD_INPUT, UserError
 
 
 def init() -> None:
@@ -17,19 +19,70 @@ def recipes() -> None:
     raise NotImplementedError
 
 
-def check() -> None:
-    """Not there yet."""
-    raise NotImplementedError
+def check(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML), or the name of one that ships.")],
+    set_: Set = None,
+    smoke: Smoke = False,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="Ranks, one a GPU; they need not be here.")] = None,
+    processes: Processes = None,
+    runs: Runs = None,
+    json: Json = False,
+) -> None:
+    """All that can be known of a recipe before it is run: stages and their fit, sources, memory, disk, storage.
+
+    Nothing is made. Exit code 2: something is wrong. After it comes `llmctl run RECIPE --smoke`, the step before every real run.
+
+    Example: llmctl check recipes/olmo_small.toml
+    """
+    with readable_errors():
+        if gpus is not None and processes is not None:
+            raise UserError("--gpus and --processes exclude each other")
+        from llmctl.stages.checking import check_recipe
+        from llmctl.views.checking import show_findings
+
+        options = [word for value in set_ or () for word in ("--set", value)]
+        options += ["--runs", str(runs)] if runs is not None else []
+        options += ["--gpus", str(gpus)] if gpus is not None else []
+        options += ["--processes", str(processes)] if processes is not None else []
+        options += ["--smoke"] if smoke else []
+        found = check_recipe(recipe, set_ or [], smoke, gpus or processes, runs)
+        if not show_findings(found, recipe, options, json):
+            raise typer.Exit(EXIT_BAD_INPUT)
 
 
-def schema() -> None:
-    """Not there yet."""
-    raise NotImplementedError
+def schema(
+    out: Annotated[
+        list[Path] | None,
+        typer.Option("--out", metavar="FILE", help="Write to this file (.md: the reference); may be repeated."),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference of all keys instead.")] = False,
+) -> None:
+    """The JSON schema of a recipe's file, by which editors complete and check it; or the reference of all keys.
 
-
-def explain(key: Annotated[str, typer.Argument(help="Dotted key, as in pretrain.lr; or a table, as in sft.")]) -> None:
-    """What a key of the recipe means, its type, unit and default."""
-    from llmctl.views.explain import explain as text_of
+    Example: llmctl schema --out recipe.schema.json, and `#:schema ./recipe.schema.json` as the first line of a recipe
+    """
+    from llmctl.runs.files import write_text
+    from llmctl.views.reference import reference, schema_text
 
     with readable_errors():
-        typer.echo(text_of(key))
+        if not out:
+            typer.echo(reference() if markdown else schema_text(), nl=False)
+        for file in out or ():
+            if not file.parent.is_dir():
+                raise UserError(f"--out {file}: there is no folder {file.parent}")
+            write_text(file, reference() if file.suffix == ".md" else schema_text())
+            typer.echo(f"written: {file}")
+
+
+def explain(
+    key: Annotated[
+        str | None,
+        typer.Argument(help="Dotted key, as in pretrain.lr; or a table, as in sft. Left out: all tables.", show_default=False),
+    ] = None,
+) -> None:
+    """What a key of the recipe means, its type, unit and default."""
+    from llmctl.views.explain import explain as text_of
+    from llmctl.views.explain import list_tables
+
+    with readable_errors():
+        typer.echo(list_tables() if key is None else text_of(key))
