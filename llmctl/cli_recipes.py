@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from llmctl.cli_options import Json, Processes, Runs, Set, Smoke, readable_errors
-from llmctl.errors import EXIT_BAD_INPUT, UserError
+from llmctl.errors import EXIT_BAD_INPUT, StageFailed, UserError
 
 
 def init() -> None:
@@ -14,9 +14,20 @@ def init() -> None:
     raise NotImplementedError
 
 
-def recipes() -> None:
-    """Not there yet."""
-    raise NotImplementedError
+def recipes(json: Json = False) -> None:
+    """The recipes that ship: what each makes, its size, what it needs and what it costs.
+
+    Example: llmctl run olmo_small --smoke
+    """
+    with readable_errors():
+        from llmctl.recipe.shipped import shipped_recipes
+        from llmctl.stages.shipping import described
+        from llmctl.views.recipes import show_recipes
+
+        found = [described(file) for file in shipped_recipes()]
+        if not found:
+            raise StageFailed("the recipes that ship are not where this installation should have them; install llmctl again")
+        show_recipes(found, json)
 
 
 def check(
