@@ -1,5 +1,6 @@
 """Commands about recipes: one to begin with, those that ship, what is wrong with one, what its keys mean."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,26 @@ from llmctl.cli_options import Json, Processes, Runs, Set, Smoke, readable_error
 from llmctl.errors import EXIT_BAD_INPUT, StageFailed, UserError
 
 
-def init() -> None:
-    """Not there yet."""
-    raise NotImplementedError
+def init(
+    file: Annotated[Path, typer.Argument(help="Recipe to write.")] = Path("own.toml"),
+    goal: Annotated[str | None, typer.Option(metavar="GOAL", help="pretrain, continue, sft, lora or sft+lora.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="MODEL", help="Model to start from: folder or hub name.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="PATH", help="Text or conversations: file, folder, hf:NAME; may be repeated.")
+    ] = None,
+    hardware: Annotated[str | None, typer.Option(help="cpu, or GPUs as 8xh100.", show_default="this machine")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: defaults for what is left out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a commented recipe from a few answers; on a terminal what no option says is asked.
+
+    Example: llmctl init own.toml --goal sft+lora --base Qwen/Qwen3-0.6B --data talks.jsonl --hardware 1xh100
+    """
+    with readable_errors():
+        from llmctl.views.starting import ask, write_recipe
+
+        asked = ask(file, goal, base, data or [], hardware, sys.stdin.isatty() and not yes)
+        write_recipe(file, asked, force)
 
 
 def recipes(json: Json = False) -> None:
