@@ -16,7 +16,8 @@ GOALS: dict[Goal, str] = {
 }
 assert tuple(GOALS) == get_args(Goal)
 ON_BASE = ("continue", "sft", "lora", "sft+lora")
-LEFT_OUT = "micro_batch and batch_tokens are left out: the largest that fits, and by Olmo 3's model ladder."
+LEFT_OUT = "Left out: micro_batch, which is the largest that fits, and batch_tokens, by Olmo 3's model ladder."
+LEFT_OUT_TOO = "Left out: micro_batch, which is the largest that fits, and lr and batch_tokens, by Olmo 3's model ladder."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,11 @@ def recipe_text(answers: Answers) -> str:
     if answers.goal in ("lora", "sft+lora"):
         parts.append(tuned("lora", answers, chat[-1:] if answers.goal == "sft+lora" else chat))
     parts.append(
-        Part("eval", [Key("questions", 100)], "What checkpoints are asked, of each task at most; llmctl eval --list has more.")
+        Part(
+            "eval",
+            [Key("questions", 100)],
+            "How many questions of each task checkpoints are asked, at most. Further tasks: llmctl eval --list",
+        )
     )
     return toml_text(head(answers), parts)
 
@@ -136,7 +141,7 @@ def new_model(answers: Answers) -> list[Part]:
                 Key("mix", shares(text), "Share of the tokens from each source."),
                 *sharded(answers),
             ],
-            LEFT_OUT.replace("micro_batch and", "micro_batch, lr and"),
+            LEFT_OUT_TOO,
         ),
     ]
 
@@ -195,7 +200,8 @@ def tuned(kind: Literal["sft", "lora"], answers: Answers, chat: Sequence[Data]) 
     if kind == "lora":
         keys += [Key("rank", 16, "Of the adapter's matrices; the update is scaled by alpha / rank."), Key("alpha", 32.0)]
     keys.append(Key("mix", shares(chat), "Share of the tokens from each source."))
-    return Part(kind, [*keys, *sharded(answers)] if kind == "sft" else keys, LEFT_OUT)
+    left_out = LEFT_OUT if answers.base is not None else LEFT_OUT_TOO
+    return Part(kind, [*keys, *sharded(answers)] if kind == "sft" else keys, left_out)
 
 
 def row_length(answers: Answers) -> int:
@@ -213,6 +219,10 @@ def sharded(answers: Answers) -> list[Key]:
 
 
 def shares(data: Sequence[Data]) -> dict[str, float]:
-    """Equal shares that sum to 1."""
-    part = round(1 / len(data), 3)
-    return {one.name: part for one in data[:-1]} | {data[-1].name: round(1 - part * (len(data) - 1), 3)}
+    """Shares that sum to 1: by size where all sizes are known, so that none is repeated more than another, else equal."""
+    sizes = [one.bytes for one in data]
+    parts = [size or 1 for size in sizes] if None not in sizes else [1] * len(sizes)
+    found = [max(0.001, round(part / sum(parts), 3)) for part in parts]
+    largest = found.index(max(found))
+    found[largest] = round(found[largest] + 1 - sum(found), 3)
+    return {one.name: share for one, share in zip(data, found, strict=True)}
