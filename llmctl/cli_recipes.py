@@ -74,7 +74,7 @@ def check(
         options += ["--gpus", str(gpus)] if gpus is not None else []
         options += ["--processes", str(processes)] if processes is not None else []
         options += ["--smoke"] if smoke else []
-        found = check_recipe(recipe, set_ or [], smoke, gpus or processes, runs)
+        found = check_recipe(recipe, set_ or [], smoke, gpus, processes, runs)
         if not show_findings(found, recipe, options, json):
             raise typer.Exit(EXIT_BAD_INPUT)
 

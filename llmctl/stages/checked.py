@@ -11,6 +11,7 @@ from llmctl.errors import UserError
 from llmctl.recipe.chat_schema import ChatTable
 from llmctl.recipe.corpus_schema import SourceTable
 from llmctl.recipe.fields import BUILTIN, is_path
+from llmctl.recipe.presets import resolve_model
 from llmctl.recipe.schema import Recipe
 from llmctl.stages.tokenizer import external_origin
 
@@ -109,6 +110,28 @@ def look_at_template(recipe: Recipe, table: ChatTable) -> Iterator[tuple[Level, 
         yield "warning", f"chat template {name} writes {', '.join(missing)}, no tokens of this tokenizer; add_tokens = [{named}]"
     else:
         yield "ok", f"chat template: {name}; a conversation was written by it"
+
+
+def look_at_tokenizer(recipe: Recipe) -> Iterator[tuple[Level, str]]:
+    """The tokenizer, and whether what it makes is embedded by the models of the recipe."""
+    from llmctl.model.load import load_config
+
+    table, tokenizer = recipe.tokenizer, tokenizer_here(recipe)
+    origin = table.path if table is not None else external_origin(recipe)
+    if tokenizer is None:
+        if table is not None and table.path is None:
+            yield "ok", f"trained on the corpus, {table.vocab_size:,} tokens"
+        elif origin is not None:
+            yield "ok", f"{origin}: on the hub, and not looked at here"
+        return
+    yield "ok", f"{origin}: {len(tokenizer):,} tokens"
+    embedded = {"[model] vocab_size": resolve_model(recipe.model)["vocab_size"]} if recipe.model is not None else {}
+    for stage in recipe.stages.values():
+        if table is not None and stage.from_ not in (None, *recipe.stages) and Path(str(stage.from_)).exists():
+            embedded[str(stage.from_)] = load_config(str(stage.from_)).get_text_config().vocab_size
+    for place, rows in embedded.items():
+        if rows is not None and rows < len(tokenizer):
+            yield "error", f"{place} embeds {rows:,} tokens, and the tokenizer has {len(tokenizer):,}: a model goes with its own"
 
 
 def tokenizer_here(recipe: Recipe) -> Any | None:

@@ -17,7 +17,7 @@ from llmctl.recipe.graph import line_of, stage_order
 from llmctl.recipe.load import load_recipe
 from llmctl.recipe.schema import AverageTable, LongContextTable, Recipe, TrainTable
 from llmctl.runs.store import RunStore, default_root
-from llmctl.stages.checked import Finding, Level, found, local_files, look_at_source, look_at_template
+from llmctl.stages.checked import Finding, Level, found, local_files, look_at_source, look_at_template, look_at_tokenizer
 from llmctl.stages.planning import StageNeeds, lengths_before, machine_of, needs_of, with_vocabulary
 from llmctl.stages.questions import check_questions
 from llmctl.stages.remaking import standings
@@ -35,6 +35,8 @@ class Check:
     recipe: Recipe
     store: RunStore
     ranks: int | None
+    on_gpus: bool
+    """Whether the ranks are meant for GPUs, which need not be here."""
     findings: list[Finding] = field(default_factory=list)
     needs: dict[str, StageNeeds] = field(default_factory=dict)
     texts: dict[str, int] = field(default_factory=dict)
@@ -45,18 +47,21 @@ class Check:
         return [table for table in stage_order(self.recipe) if isinstance(table, TrainTable)]
 
 
-def check_recipe(file: Path, overrides: list[str], smoke: bool, ranks: int | None, runs: Path | None) -> list[Finding]:
-    """All that can be known of a recipe before it is run. Nothing is made, and nothing stays written."""
+def check_recipe(
+    file: Path, overrides: list[str], smoke: bool, gpus: int | None, processes: int | None, runs: Path | None
+) -> list[Finding]:
+    """All that can be known of a recipe before it is run on so many ranks. Nothing is made, and nothing stays written."""
     try:
         recipe = load_recipe(file, overrides, smoke=smoke)
     except UserError as error:
         return [Finding("recipe", "error", str(error))]
-    check = Check(recipe, RunStore(runs or default_root()), ranks)
+    check = Check(recipe, RunStore(runs or default_root()), gpus or processes, gpus is not None)
     names = ", ".join(recipe.stages) or "none"
     check.findings.append(Finding("recipe", "ok", f"{recipe.name}: its tables fit each other; stages: {names}"))
     check.findings += found("tasks", lambda: asked(recipe))
     for name, source in recipe.corpus.sources.items():
         check.findings += found(f"source {name}", lambda name=name, source=source: look_at_source(name, source))
+    check.findings += found("tokenizer", lambda: look_at_tokenizer(recipe))
     for table in check.trained:
         check.findings += found(table.name, lambda table=table: look_at_stage(check, table))
         if isinstance(table, ChatTable):
@@ -94,11 +99,19 @@ def look_at_stage(check: Check, table: TrainTable) -> Iterator[tuple[Level, str]
     steps = "steps by epochs" if needs.steps is None else f"{needs.steps:,} steps"
     told = f"{needs.parameters:,} weights, {needs.trained:,} of them trained; {steps} of {needs.rows} x {needs.seq_len:,} tokens"
     yield "ok", f"{told}; {ranks} rank{'s' if ranks > 1 else ''}"
-    size = f"{needs.needs / 2**30:,.2f} of {needs.usable / 2**30:,.2f} GiB of memory"
-    yield ("ok", size) if needs.fits else ("warning", f"does not fit here, {size}; llmctl plan says what would help")
+    yield memory(check, needs)
     if needs.context is not None:
         yield "ok", needs.context
     yield from look_at_parent(recipe, table)
+
+
+def memory(check: Check, needs: StageNeeds) -> tuple[Level, str]:
+    import torch
+
+    if check.on_gpus and not torch.cuda.is_available():
+        return "ok", f"memory is not judged: no GPU is here; llmctl plan RECIPE --gpus {check.ranks} --gpu NAME does"
+    size = f"{gib(needs.needs)} of {gib(needs.usable)} GiB of memory"
+    return ("ok", size) if needs.fits else ("warning", f"does not fit here, {size}; llmctl plan says what would help")
 
 
 def asks_the_hub(recipe: Recipe, table: TrainTable) -> bool:
