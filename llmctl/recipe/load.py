@@ -14,6 +14,7 @@ from llmctl.errors import UserError
 from llmctl.recipe.check import check
 from llmctl.recipe.positions import Key, lines_of_keys, parts
 from llmctl.recipe.schema import STAGE_TABLES, Recipe
+from llmctl.recipe.shipped import recipe_file
 from llmctl.recipe.smoke import shrink
 
 PLAIN_STAGES = ("pretrain", "midtrain", "longctx", "sft", "lora")
@@ -68,13 +69,13 @@ class Source:
 
 
 def load_recipe(file: Path, overrides: Iterable[str] = (), smoke: bool = False, corpus: bool = True) -> Recipe:
-    """The recipe in `file` with `overrides` ("pretrain.lr=3e-4") on top; shrunk for a trial with `smoke`. Without `corpus`,
-    what its sources name need not be there.
+    """The recipe in `file` (or the one that ships by that name) with `overrides` ("pretrain.lr=3e-4") on top; shrunk for a
+    trial with `smoke`. Without `corpus`, what its sources name need not be there.
 
     Raises:
         RecipeError: with every mistake that the recipe has, each as `file:line: key = value: what was expected`.
     """
-    source = read(file)
+    source = read(recipe_file(file))
     for override in overrides:
         apply_override(source, override)
     if smoke:

@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 BINARY = {"": 1, "k": 2**10, "m": 2**20}
 DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
@@ -30,7 +30,9 @@ def _reader(units: dict[str, int], expected: str):
             raise ValueError(f"expected {expected}; {value!r} is not a whole number")
         return int(number)
 
-    return BeforeValidator(read)
+    letters = "|".join("".join(f"[{letter}{letter.upper()}]" for letter in unit) for unit in units if unit)
+    text = Annotated[str, Field(pattern=rf"^[0-9][0-9_]*(\.[0-9]+)?\s*({letters})?$")]
+    return BeforeValidator(read, json_schema_input_type=Annotated[float, Field(ge=0)] | text)
 
 
 Length = Annotated[int, _reader(BINARY, 'a length in tokens: 4096, or "64k" (k is 1,024)')]

@@ -14,6 +14,7 @@ from llmctl.preflight.plan import check_groups, check_shared
 from llmctl.recipe.check import looks_like_hub_name
 from llmctl.recipe.load import dump_recipe, load_recipe
 from llmctl.recipe.schema import AverageTable, Recipe, TrainTable
+from llmctl.recipe.shipped import recipe_file
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.store import RunStore, default_root
 from llmctl.stages.graph import build_graph
@@ -101,7 +102,7 @@ def open_run(recipe: Path | None, overrides: list[str], runs: Path | None, smoke
     """The run of a recipe file, or, with none given, the newest run, which is named."""
     store = RunStore(runs or default_root())
     if recipe is not None:
-        origin = {"path": str(recipe.resolve()), "overrides": overrides, "smoke": smoke}
+        origin = {"path": str(recipe_file(recipe).resolve()), "overrides": overrides, "smoke": smoke}
     else:
         newest = store.newest_run()
         origin = store.recorded_recipe(newest.name)

@@ -1,6 +1,7 @@
 """What a key of the recipe means, from the schema itself."""
 
 import difflib
+import json
 import types
 import typing
 from typing import Any
@@ -9,9 +10,19 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from llmctl.errors import UserError
+from llmctl.recipe.quantities import Duration, Length, Size, Tokens
 from llmctl.recipe.schema import STAGE_TABLES, Recipe
 
-Place = tuple[str, Any]
+QUANTITIES = {
+    'tokens of a row, as 4096 or "64k"': Length,
+    'tokens, as 1500000 or "5B"': Tokens,
+    'bytes, as 1000000 or "2GiB"': Size,
+    'seconds, or "90m"': Duration,
+}
+ROLES = {
+    "identity": "decides the outcome; changing it makes a new artifact",
+    "execution": "how the work is done; changing it goes on with the same artifact",
+}
 
 
 def tables() -> dict[str, type[BaseModel]]:
@@ -43,9 +54,34 @@ def keys() -> dict[str, tuple[str, Any]]:
     found = {}
     for table, model in tables().items():
         for field, info in model.model_fields.items():
-            if not models_in(info.annotation) or typing.get_origin(info.annotation) is types.UnionType:
+            if is_value(info):
                 found[".".join(part for part in (table, info.alias or field) if part)] = (table, info)
     return found
+
+
+def is_value(info: Any) -> bool:
+    """Whether a field is a key, and not a table whose keys stand for themselves."""
+    return not models_in(info.annotation) or typing.get_origin(info.annotation) is types.UnionType
+
+
+def list_tables() -> str:
+    """The text of `llmctl explain` without a key: every table, each once, with what it is."""
+    places: dict[type[BaseModel], list[str]] = {}
+    for name, model in tables().items():
+        places.setdefault(model, []).append(name)
+    named = {least_deep(names): model for model, names in places.items()}
+    rows = [f"  {name or '(top level)':<40} {meaning_of(model)}" for name, model in named.items()]
+    return "\n".join(["tables of a recipe; `llmctl explain TABLE` lists the keys of one:", "", *rows])
+
+
+def least_deep(names: list[str]) -> str:
+    return min(reversed(names), key=lambda name: name.count("."))
+
+
+def meaning_of(model: type[BaseModel]) -> str:
+    """The first line of a table's docstring, without the names that it begins with."""
+    line = (model.__doc__ or "").strip().splitlines()[0]
+    return line.partition("]: ")[2] or line
 
 
 def explain(key: str) -> str:
@@ -57,8 +93,7 @@ def explain(key: str) -> str:
     all_tables, all_keys = tables(), keys()
     if key in all_tables and key:
         model = all_tables[key]
-        meaning = (model.__doc__ or "").strip().splitlines()[0]
-        head = [f"[{key}]{meaning.partition(']')[2]}"]  # a table may stand in several places
+        head = [f"[{key}]: {meaning_of(model)}"]  # a table may stand in several places
         if key in all_keys and (meaning := all_keys[key][1].description):  # a table that may be left out
             head += ["", *(f"  {line}" for line in meaning.splitlines())]
         rows = [
@@ -76,36 +111,44 @@ def explain(key: str) -> str:
 
 
 def explain_field(key: str, info: Any) -> str:
-    role = (info.json_schema_extra or {}).get("role") if isinstance(info.json_schema_extra, dict) else None
-    default = (
-        "required"
-        if info.default is PydanticUndefined and info.default_factory is None
-        else shown(info.get_default(call_default_factory=True))
-    )
-    effect = (
-        "execution: how the work is done; changing it goes on with the same artifact"
-        if role == "execution"
-        else "identity: decides the outcome; changing it makes a new artifact"
-    )
     return "\n".join(
         [
             f"{key}",
             "",
             *(f"  {line}" for line in (info.description or "").splitlines()),
             "",
-            f"  type     {type_name(info.annotation)}{limits(info)}",
-            f"  default  {default}",
-            f"  role     {effect}",
+            f"  type     {type_of(info)}",
+            f"  default  {default_of(info)}",
+            f"  role     {role_of(info)}: {ROLES[role_of(info)]}",
         ]
     )
 
 
+def role_of(info: Any) -> str:
+    extra = info.json_schema_extra
+    return str(extra.get("role", "identity")) if isinstance(extra, dict) else "identity"
+
+
+def default_of(info: Any) -> str:
+    if info.default is PydanticUndefined and info.default_factory is None:
+        return "required"
+    return shown(info.get_default(call_default_factory=True))
+
+
+def type_of(info: Any) -> str:
+    return (quantity_in(info.metadata) or type_name(info.annotation)) + limits(info)
+
+
+def quantity_in(metadata: typing.Iterable[Any]) -> str | None:
+    """What kind of quantity a type's annotations make of it."""
+    readers = [getattr(item, "func", None) for item in metadata]
+    found = (words for words, quantity in QUANTITIES.items() if quantity.__metadata__[0].func in readers)
+    return next(found, None)
+
+
 def shown(value: Any) -> str:
-    if value is None:
-        return "left out"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value)
+    """A value as TOML has it."""
+    return "left out" if value is None else json.dumps(value)
 
 
 def limits(info: Any) -> str:
@@ -122,7 +165,7 @@ def type_name(annotation: Any) -> str:
     """The type in words that fit TOML."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return type_name(arguments[0])
+        return quantity_in(arguments[1:]) or type_name(arguments[0])
     if origin is typing.Literal:
         return " | ".join(shown(value) for value in arguments)
     if origin in (typing.Union, types.UnionType):
@@ -131,5 +174,7 @@ def type_name(annotation: Any) -> str:
         return f"array of {type_name(arguments[0])}"
     if origin is dict:
         return f"table of {type_name(arguments[-1])}"
-    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    if models_in(annotation):
+        return "table"
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false", Any: "anything"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

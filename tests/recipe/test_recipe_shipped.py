@@ -1,14 +1,19 @@
 """The recipes that are shipped: they are read, their models can be built, and every stage can be planned."""
 
+import json
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
-from helpers import REPOSITORY
+from helpers import REPOSITORY, in_process
 
+from llmctl.errors import UserError
 from llmctl.preflight.plan import plan_stage
 from llmctl.recipe.graph import stage_order
 from llmctl.recipe.load import load_recipe
 from llmctl.recipe.schema import TrainTable
+from llmctl.recipe.shipped import about
 from llmctl.train.schedule import Schedule
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
@@ -127,3 +132,50 @@ def test_a_mix_of_conversations_is_extended_and_its_table_adds_up(tmp_path, name
     assert counts.pop("all") == sum(counts.values()) == total
     for label, count, share in rows:
         assert float(share) == pytest.approx(100 * int(count.replace(",", "")) / total, abs=0.006), label
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_head_says_what_is_made_and_what_it_costs(path):
+    head = about(path)
+    assert head.makes.endswith(".")
+    assert re.search(r"minutes|hours|days", head.cost), head.cost
+
+
+def test_a_bare_name_means_the_recipe_that_ships_unless_there_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(Path("olmo_small")) == load_recipe(REPOSITORY / "recipes" / "olmo_small.toml")
+    (tmp_path / "olmo_small").mkdir()
+    assert load_recipe(Path("olmo_small")).name == "olmo_small"
+    (tmp_path / "olmo_1b").write_text('name = "mine"')
+    with pytest.raises(UserError, match="mistake in the recipe"):  # it has no stage
+        load_recipe(Path("olmo_1b"))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="did you mean 'olmo_small'"):
+        load_recipe(Path("olmo_smal"))
+    (tmp_path / "mine.toml").touch()
+    with pytest.raises(UserError, match=r"did you mean 'mine\.toml'"):
+        load_recipe(Path("mine"))
+
+
+def test_all_that_ships_is_listed_with_size_needs_and_cost():
+    shipped = {row["name"]: row for row in json.loads(in_process("recipes", "--json").stdout)}
+    assert shipped.keys() == set(RANKS)
+    for name, weights in WEIGHTS.items():
+        assert shipped[name]["weights"] == pytest.approx(weights, rel=0.005)
+        assert "tokenizer allenai/dolma2-tokenizer" in shipped[name]["needs"]
+    assert shipped["olmo_small"]["needs"] == []
+    assert shipped["olmo_small"]["stages"] == ["pretrain", "midtrain", "longctx", "sft", "lora"]
+    assert "nothing but this machine" in in_process("recipes").stdout
+
+
+def test_an_installation_has_the_recipes():
+    """What the wheel puts beside the package is what is looked for there."""
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        placed = tomllib.load(file)["tool"]["setuptools"]["data-files"]
+    patterns = [pattern for folder in placed for pattern in placed[folder]]
+    names = {path for pattern in patterns for path in REPOSITORY.glob(pattern)}
+    assert {path for path in (REPOSITORY / "recipes").rglob("*") if path.is_file()} == names
+    assert set(placed) == {"share/llmctl/recipes", "share/llmctl/recipes/mixes"}
