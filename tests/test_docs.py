@@ -1,5 +1,5 @@
-"""The pages of docs/: every `llmctl` command that they show is one, and those of the task pages are typed, in their order, with the
-files that the pages say to write."""
+"""The pages of docs/: every `llmctl` command that they show is one, and those of the task pages are typed, in their order, with
+the files that the pages say to write."""
 
 import os
 import re
@@ -16,8 +16,8 @@ from helpers import REPOSITORY
 from llmctl.cli import app
 
 DOCS = sorted(REPOSITORY.joinpath("docs").rglob("*.md"))
-TASKS = ("first-run", "own-text", "continue", "long-context", "sft", "lora", "evaluation", "many-gpus", "report", "lineage", "plan",
-         "write-a-stage")  # fmt: skip
+TASKS = ("first-run", "own-text", "continue", "long-context", "sft", "lora", "evaluation", "many-gpus", "report", "lineage",
+         "plan", "write-a-stage")  # fmt: skip
 """Pages whose ```console blocks are typed; in this order, each with the runs of those before it."""
 BLOCK = re.compile(r"^```(?P<kind>\w+)(?: (?P<file>\S+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r"^(?: {4}|\$ )(llmctl .*)$", re.MULTILINE)
@@ -75,5 +75,7 @@ def test_what_a_task_page_says_to_type_can_be_typed(task, folder):
             (folder / file).write_text(body, encoding="utf-8")
         elif kind == "console":
             for line in re.findall(r"^\$ (.*)$", body, re.MULTILINE):
-                typed = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+                typed = subprocess.run(
+                    ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+                )
                 assert typed.returncode == 0, f"{task}: {line}\n{typed.stdout[-2000:]}\n{typed.stderr[-3000:]}"

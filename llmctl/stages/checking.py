@@ -134,11 +134,11 @@ def look_at_parent(recipe: Recipe, table: TrainTable) -> Iterator[tuple[Level, s
 
 
 def trackers(recipe: Recipe) -> Iterator[tuple[Level, str]]:
-    if recipe.tracking.tensorboard:
-        from llmctl.errors import require_package
+    from llmctl.errors import require_package
 
-        require_package("tensorboard", "[tracking] tensorboard")
-        yield "ok", "tensorboard is installed"
+    for name in recipe.tracking.to:
+        require_package(name, f"[tracking] {name}")
+        yield "ok", f"{name} is installed"
 
 
 def disk(check: Check) -> Iterator[tuple[Level, str]]:
