@@ -78,7 +78,7 @@ def recipes_for(store: RunStore, targets: Sequence[Artifact]) -> dict[str, tuple
     """By file name, each recipe that is needed with the targets that it makes."""
     found: list[tuple[Recipe, list[Artifact]]] = []
     for target in targets:
-        recipe, _ = recipe_of(store, target)
+        recipe = recipe_of(store, target)
         for known, made in found:
             if known == recipe:
                 made.append(target)
