@@ -211,16 +211,19 @@ class RunStore:
         return {name: Artifact(root / parent["folder"]) for name, parent in artifact.manifest["parents"].items()}
 
     def ancestry(self, artifact: Artifact) -> list[Artifact]:
-        """The artifact and all that it is made of, each once, the nearest first."""
-        found = {artifact.folder: artifact}
-        queue = [artifact]
-        while queue:
-            one = queue.pop(0)
-            parents = self.parents(one).values() if one.readable else ()
-            new = [parent for parent in parents if parent.folder not in found]
-            found |= {parent.folder: parent for parent in new}
-            queue += new
-        return list(found.values())
+        """The artifact and all that it is made of, each once, and before what it is made of."""
+        found: dict[Path, Artifact] = {}
+        begun: set[Path] = set()
+
+        def visit(one: Artifact) -> None:
+            if one.folder not in begun:
+                begun.add(one.folder)
+                for parent in self.parents(one).values() if one.readable else ():
+                    visit(parent)
+                found[one.folder] = one
+
+        visit(artifact)
+        return list(found.values())[::-1]
 
     def model_parent(self, artifact: Artifact) -> Artifact | None:
         """The artifact of the model that another began with, where it is still there: of an average the first, of a merge the

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmctl.recipe.schema import STAGE_TABLES
 from llmctl.runs.artifact import Artifact
+from llmctl.runs.store import RunStore
 
 COMMANDS = {"corpus": "curate", "tokenizer": "tokenizer train", "lora": "sft --lora"}
 """Of kinds whose command is not called as they are."""
@@ -75,7 +76,9 @@ def recipe_commands(file: str, targets: Sequence[Artifact], line: Sequence[Artif
     run = targets[0].run
     trained = [one for one in line if one.run == run and _trains(one)]
     changes = [one for one, following in pairwise(trained) if ranked(one) != ranked(following)]
-    for one in [*changes, *(target for target in targets if target not in changes)]:
+    on_the_way = {before.folder for target in targets for before in RunStore.of(target).ancestry(target)[1:]}
+    last_ones = [target for target in targets if target.folder not in on_the_way]
+    for one in [*(one for one in changes if one not in last_ones), *last_ones]:
         kind = one.manifest["kind"]
         verb = "run" if kind in BY_RUN else COMMANDS.get(kind, kind)
         last = one if _trains(one) else trained[-1] if trained and verb == "run" else None

@@ -44,23 +44,18 @@ def current(store: RunStore, run: Run) -> dict[str, Artifact]:
     return {}
 
 
-def recipe_of(store: RunStore, artifact: Artifact) -> tuple[Recipe, list[str]]:
-    """The recipe that made an artifact, and the names of what it says otherwise than the manifests of the artifact and of what it
-    is made of do: none where a recipe on record fits, whatever became of the files that it names.
+def recipe_of(store: RunStore, artifact: Artifact) -> Recipe:
+    """The recipe on record that describes an artifact and all that it is made of as their manifests do, whatever became of the
+    files that it names. Where none does, the newest.
 
     Raises:
         UserError: there are not even manifests enough to make a recipe of.
     """
     line = [one for one in store.ancestry(artifact) if one.run == artifact.run and one.readable and not one.by_command]
-    first: tuple[Recipe, list[str]] | None = None
-    for recipe in _candidates(store, artifact.run, line):
-        differing = differences(recipe, line)
-        if not differing:
-            return recipe, []
-        first = first or (recipe, differing)
-    if first is None:
+    found = list(_candidates(store, artifact.run, line))
+    if not found:
         raise UserError(f"{artifact.folder}: no recipe of its run can be read, and its manifests do not make one")
-    return first
+    return next((recipe for recipe in found if not differences(recipe, line)), found[0])
 
 
 def differences(recipe: Recipe, line: Sequence[Artifact]) -> list[str]:

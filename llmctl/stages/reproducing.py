@@ -78,7 +78,7 @@ def recipes_for(store: RunStore, targets: Sequence[Artifact]) -> dict[str, tuple
     """By file name, each recipe that is needed with the targets that it makes."""
     found: list[tuple[Recipe, list[Artifact]]] = []
     for target in targets:
-        recipe, _ = recipe_of(store, target)
+        recipe = recipe_of(store, target)
         for known, made in found:
             if known == recipe:
                 made.append(target)
@@ -105,13 +105,8 @@ def other_keys(store: RunStore, recipe: Recipe, line: Sequence[Artifact]) -> Ite
     """Stages of the line that the recipe gives another key, as far as their parents' are the same."""
     there = {one.stage: one for one in line if one.run == recipe.name and not one.by_command}
     for name, artifact in planned(recipe, store).items():
-        if name in there and artifact.key != there[name].key and not _is_targets_twin(artifact, line):
+        if name in there and artifact.key != there[name].key and artifact.folder not in [one.folder for one in line]:
             yield name
-
-
-def _is_targets_twin(artifact: Artifact, line: Sequence[Artifact]) -> bool:
-    """Whether it is another artifact of the line: one of two of a stage that were averaged."""
-    return artifact.name in [one.name for one in line]
 
 
 def environment_changes(artifact: Artifact) -> Iterator[str]:

@@ -60,7 +60,7 @@ def find_side(store: RunStore, text: str) -> Side:
         raise UserError(f"{error}; `llmctl diff` takes recipe files (.toml), runs and checkpoints") from None
     home = RunStore.of(artifact)
     line = [one for one in home.ancestry(artifact) if one.readable]
-    return Side(text, recipe_of(home, artifact)[0], artifact, line)
+    return Side(text, recipe_of(home, artifact), artifact, line)
 
 
 def flat(value: Any, path: str = "") -> Values:

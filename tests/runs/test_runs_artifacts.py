@@ -98,3 +98,12 @@ def test_a_fingerprint_changes_with_any_byte(tmp_path):
     (folder / "b").write_bytes(b"457")
     os.utime(folder / "b", ns=(1, 1))
     assert fingerprint_path(folder) != before
+
+
+def test_of_all_that_an_artifact_is_made_of_none_comes_after_its_parents(tmp_path):
+    store = RunStore(tmp_path)
+    first = artifact(store)
+    second = artifact(store, stage="midtrain", parents={"pretrain": first})
+    soup = artifact(store, stage="soup", parents={"pretrain": first, "midtrain": second})
+    last = artifact(store, stage="sft", parents={"pretrain": first, "midtrain": second, "soup": soup})
+    assert [one.stage for one in store.ancestry(last)] == ["sft", "soup", "midtrain", "pretrain"]

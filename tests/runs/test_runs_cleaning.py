@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def store(tmp_path) -> RunStore:
     return RunStore(tmp_path / "runs")
 
 
-def made(store: RunStore, stage: str, key: str, parents: list[Artifact] = (), run: str = "r", recipe=None) -> Artifact:
+def made(store: RunStore, stage: str, key: str, parents: Sequence[Artifact] = (), run: str = "r", recipe=None) -> Artifact:
     artifact = store.artifact(run, stage, key * 12)
     (artifact.folder / "model").mkdir(parents=True)
     (artifact.folder / "model" / "weights").write_text(stage + key)

@@ -77,7 +77,7 @@ def test_averages_and_merges_are_made_again_by_their_commands(runs, tmp_path):
     assert in_process("reproduce", "small/soup", "--runs", runs, "--out", tmp_path / "again").returncode == 0
     script = (tmp_path / "again" / "commands.sh").read_text()
     name = next((runs / "small").glob("pretrain-*")).name
-    assert 'llmctl pretrain "$here/recipe.toml" --processes 1' in script
+    assert script.count('llmctl pretrain "$here/recipe.toml" --processes 1') == 1
     place = f'"$LLMCTL_RUNS"/small/{name}/model'
     assert f"llmctl average {place} {place} --weights 0.25,0.75 --name soup --run small" in script
 
