@@ -2,14 +2,14 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 from llmctl import __version__
 from llmctl.doctor import machine
-from llmctl.doctor.findings import Finding, guarded, without_private
+from llmctl.doctor.findings import Finding, guarded, one_line, without_private
 from llmctl.doctor.network import check_hub
 from llmctl.doctor.packages import Package, finding_of, install_commands, is_tool, known_packages, tools_of
 from llmctl.doctor.trial import BACKENDS, Tried, tried_in_children
@@ -41,33 +41,33 @@ class Diagnosis:
 
 
 def diagnose(runs: Path, quick: bool, begun: Callable[[str], None]) -> Diagnosis:
-    """Check everything; `quick` tries nothing that takes a child process. `begun` hears what is at work."""
+    """Check everything; `quick` tries no package. `begun` hears what is at work."""
     packages: list[Package] = []
-
-    def list_packages() -> list[Finding]:
+    findings: list[Finding] = []
+    try:
         packages.extend(known_packages())
-        return []
-
-    unread = guarded("packages", list_packages)
-    with ThreadPoolExecutor(2) as pool:  # the one imports torch, the other starts processes that do
-        at_work = [] if quick else [pool.submit(_outcomes, names, begun) for names in _divided(packages)]
-        begun("disk, network")
-        checks = {
-            "Python": machine.check_python,
-            "processor": machine.check_processor,
-            "memory": machine.check_memory,
-            "disk": partial(machine.check_disk, runs),
-            "C++ compiler": machine.check_compiler,
-            "variables": machine.check_variables,
-        }
-        findings = [finding for name, check in checks.items() for finding in guarded(name, check)]
-        hub = guarded("hub", check_hub)
-        tried = {name: outcome for future in at_work for name, outcome in future.result().items()}
+    except ImportError as error:  # of `packaging`, or of llmctl's own metadata
+        findings.append(Finding("packages", "broken", one_line(error), "pip install -e . -c constraints.txt", needed=True))
+    begun("disk")
+    checks = {
+        "Python": machine.check_python,
+        "processor": machine.check_processor,
+        "memory": machine.check_memory,
+        "disk": partial(machine.check_disk, runs),
+        "C++ compiler": machine.check_compiler,
+        "variables": machine.check_variables,
+    }
+    findings += [finding for name, check in checks.items() for finding in guarded(name, check)]
+    tried: dict[str, Tried] = {}
+    at_work = [] if quick else [_trying(names, begun, tried) for names in _divided(packages)]
+    hub = guarded("hub", check_hub)
+    for thread in at_work:
+        thread.join()
     findings += [_finding(name, tried[name]) for name in (*DEVICES, RANKS) if name in tried] + hub
     of_packages = [finding_of(package, tried.get(package.name)) for package in packages if not is_tool(package)]
     gpu = any(finding.name == "GPU" and finding.status != "missing" for finding in findings)
     return Diagnosis(
-        tuple(map(without_private, [*unread, *findings])),
+        tuple(map(without_private, findings)),
         tuple(map(without_private, [*of_packages, *([tools_of(packages)] if packages else [])])),
         tuple(install_commands(packages, gpu)),
         not quick,
@@ -75,7 +75,7 @@ def diagnose(runs: Path, quick: bool, begun: Callable[[str], None]) -> Diagnosis
 
 
 def _divided(packages: Sequence[Package]) -> tuple[list[str], list[str]]:
-    """Names of trials for two processes."""
+    """Names of trials for two processes: the one imports torch, the other starts processes that do."""
     names = [package.name for package in packages if package.installed is not None and not is_tool(package)]
     if "torch" not in names:
         return [], [name for name in names if name not in ON_TORCH]
@@ -83,8 +83,11 @@ def _divided(packages: Sequence[Package]) -> tuple[list[str], list[str]]:
     return [heavy[0], *DEVICES, *heavy[1:]], [*(name for name in names if name not in ON_TORCH), RANKS]
 
 
-def _outcomes(names: Sequence[str], begun: Callable[[str], None]) -> dict[str, Tried]:
-    return dict(tried_in_children(names, begun))
+def _trying(names: Sequence[str], begun: Callable[[str], None], tried: dict[str, Tried]) -> Thread:
+    """Fill `tried` in a thread of its own, which Ctrl-C does not wait for."""
+    thread = Thread(target=lambda: tried.update(tried_in_children(names, begun)), daemon=True)
+    thread.start()
+    return thread
 
 
 def _finding(name: str, tried: Tried) -> Finding:

@@ -49,9 +49,9 @@ class Package:
 
     @property
     def remedy(self) -> str:
-        if self.needed or self.installed is not None:
-            return f"pip install --force-reinstall --no-deps '{self.name}{self.asked}'"
-        return BESIDE[self.name][1] if self.name in BESIDE else install_command([self.extra or ""])
+        if self.installed is not None:
+            return f'pip install --force-reinstall --no-deps "{self.name}{self.asked}"'
+        return BESIDE[self.name][1] if self.name in BESIDE else install_command([self.extra] if self.extra else [])
 
 
 def known_packages() -> list[Package]:
@@ -113,13 +113,13 @@ def tools_of(packages: Iterable[Package]) -> Finding:
 
 def install_command(extras: Iterable[str]) -> str:
     """How llmctl was installed, with these extras: from a checkout, or by its name."""
-    named = f"[{','.join(extras)}]"
+    named = f"[{listed}]" if (listed := ",".join(extras)) else ""
     try:
         text = distribution("llmctl").read_text("direct_url.json")
     except PackageNotFoundError:
         text = None
     from_checkout = json.loads(text or "{}").get("dir_info") is not None
-    return f"pip install -e '.{named}' -c constraints.txt" if from_checkout else f"pip install 'llmctl{named}'"
+    return f'pip install -e ".{named}" -c constraints.txt' if from_checkout else f'pip install "llmctl{named}"'
 
 
 def install_commands(packages: Iterable[Package], gpu: bool) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from llmctl.doctor.findings import Status, one_line
+from llmctl.errors import EXIT_CTRL_C
 
 MARK = "\x1etrial "
 """Begins a line of ours: packages print, too."""
@@ -133,6 +134,8 @@ def main(names: Sequence[str]) -> None:
         _say(["begun", name, None])
         try:
             tried = trial_of(name)()
+        except KeyboardInterrupt:
+            os._exit(EXIT_CTRL_C)
         except BaseException as error:  # a package may leave by SystemExit, too
             tried = Tried("broken", one_line(error))
         _say(["tried", name, asdict(tried)])

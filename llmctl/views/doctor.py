@@ -37,12 +37,12 @@ def show_diagnosis(diagnosis: Any, as_json: bool) -> None:
 
     console = Console(highlight=False)
     title = f"llmctl {diagnosis.llmctl}{'' if diagnosis.tried else ', nothing tried (--quick)'}"
-    console.print(title, style="bold", soft_wrap=True)
+    console.print("\n".join(hanging(title, console.width)), style="bold", soft_wrap=True)
     for finding in merged(summed_up(diagnosis)):
         for number, line in enumerate(lines_of(finding, console.width)):
             text = Text(line)
             if number == 0:
-                text.stylize(COLOURS[finding["status"]], 0, STATUS)
+                text.stylize(COLOURS[finding["status"]], 0, len(finding["status"]))
             console.print(text, soft_wrap=True)
     for line in ending(diagnosis, console.width):
         console.print(Text(line), soft_wrap=True)
@@ -89,7 +89,7 @@ def lines_of(finding: dict[str, Any], width: int) -> list[str]:
     topic, colon, kind = name.partition(": ")
     told = f"{kind}: {finding['told']}" if colon else finding["told"]
     if width < NARROW:
-        return [(status + topic)[:width], *wrapped(told, width, "  ")]
+        return [f"{finding['status']} {topic}", *wrapped(told, width, "  ")]
     head = f"{status}{topic.ljust(NAME)}"
     if len(topic) >= NAME:
         told, head = f"{topic}: {told}", status
@@ -104,14 +104,17 @@ def wrapped(text: str, width: int, indent: str) -> list[str]:
 def ending(diagnosis: Any, width: int) -> Iterator[str]:
     """What to do, what could be installed, and the verdict."""
     everything = (*diagnosis.findings, *diagnosis.packages)
-    remedies = {f.remedy: f.name for f in everything if f.remedy and (f.status in ("warning", "broken") or f.failed)}
-    for remedy, name in remedies.items():
-        yield from hanging(f"to do: {name}: {remedy}", width)
+    remedies: dict[str, list[str]] = {}
+    for finding in everything:
+        if finding.remedy and (finding.status in ("warning", "broken") or finding.failed):
+            remedies.setdefault(finding.remedy, []).append(finding.name)
+    for remedy, names in remedies.items():
+        yield from hanging(f"to do: {', '.join(names)}: {remedy}", width)
     for command, brings in diagnosis.install:
         yield from hanging(f"more: {command}  ({brings})", width)
     if diagnosis.failed:
-        names = ", ".join(finding.name for finding in diagnosis.failed)
-        yield from hanging(f"NOT READY: every run needs what does not work here: {names}", width)
+        failed = ", ".join(finding.name for finding in diagnosis.failed)
+        yield from hanging(f"NOT READY: every run needs what does not work here: {failed}", width)
     elif diagnosis.tried:
         yield from hanging("ready: what every run needs works", width)
     else:

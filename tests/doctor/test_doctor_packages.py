@@ -54,6 +54,6 @@ def test_a_broken_package_and_no_network_are_told(tmp_path: Path):
     assert time.monotonic() - started < 300
     lines = run.stdout.splitlines()
     assert any(line.startswith("broken") and "ImportError: its library is for another torch" in line for line in lines)
-    assert any(re.search(r"to do: peft: pip install --force-reinstall --no-deps 'peft>=", line) for line in lines)
+    assert any(re.search(r"to do: peft: pip install --force-reinstall --no-deps \"peft>=", line) for line in lines)
     assert any(line.startswith("warning") and "http://127.0.0.1:9 cannot be reached" in line for line in lines)
     assert lines[-1] == "NOT READY: every run needs what does not work here: peft"
