@@ -124,7 +124,13 @@ def try_transformers() -> Tried:
     quieten()
     from transformers import Olmo3Config, Olmo3ForCausalLM
 
-    sizes = {"vocab_size": 16, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "vocab_size": 16,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     ids = torch.arange(4)[None]
     loss = Olmo3ForCausalLM(Olmo3Config(**sizes, pad_token_id=0))(input_ids=ids, labels=ids).loss
     loss.backward()

@@ -113,8 +113,7 @@ def draw_by_matplotlib() -> None:
 
 
 def simplify_by_sympy() -> None:
-    import sympy
-
+    sympy: Any = import_module("sympy")
     require(sympy.simplify("x + x") == sympy.sympify("2*x"), "x + x is not 2 x")
 
 
@@ -151,9 +150,8 @@ def write_gguf() -> None:
 
 
 def fit_by_sklearn() -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    require(LogisticRegression().fit([[0.0], [1.0]], [0, 1]).predict([[1.0]])[0] == 1, "a line is not found")
+    linear: Any = import_module("sklearn.linear_model")
+    require(linear.LogisticRegression().fit([[0.0], [1.0]], [0, 1]).predict([[1.0]])[0] == 1, "a line is not found")
 
 
 def find_olmes() -> None:
