@@ -23,7 +23,8 @@ from llmctl.errors import EXIT_CTRL_C, EXIT_INTERRUPTED, Interrupted
 
 INSISTENCE_SECONDS = 5.0
 AGAIN_SECONDS = 0.5
-WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM)
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGALRM")
+WATCHED = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))  # Windows has the first two
 DEADLINE = "LLMCTL_DEADLINE"  # seconds since 1970, for this process and the ranks that it starts
 
 
@@ -49,12 +50,19 @@ def raise_interrupted(number: int, frame: FrameType | None) -> None:
     if _asked.at and time.monotonic() - _asked.at < INSISTENCE_SECONDS:
         return
     _asked.number = _asked.number or number
-    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+    _ring_in(AGAIN_SECONDS)
     raise _interrupted()
 
 
+def _ring_in(seconds: float) -> None:
+    """SIGALRM after so many seconds, 0: never; nor on Windows."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def _interrupted() -> Interrupted:
-    name = "--max-time" if _asked.number == signal.SIGALRM else signal.Signals(_asked.number).name
+    name = signal.Signals(_asked.number).name
+    name = "--max-time" if name == "SIGALRM" else name
     return Interrupted(f"stopped by {name}; the same command goes on from here", exit_code_for(_asked.number))
 
 
@@ -67,7 +75,7 @@ def arriving() -> Iterator[None]:
         if not _asked.number:
             raise
         _asked.at = _asked.at or time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _ring_in(0)
         if isinstance(error, Interrupted):
             raise
         raise _interrupted() from None
@@ -113,7 +121,7 @@ def raise_on_signals() -> None:
         signal.signal(number, raise_interrupted)
     sys.unraisablehook = _hide
     if DEADLINE in os.environ:
-        signal.setitimer(signal.ITIMER_REAL, max(0.01, float(os.environ[DEADLINE]) - time.time()))
+        _ring_in(max(0.01, float(os.environ[DEADLINE]) - time.time()))
 
 
 def stop_in(seconds: float) -> None:

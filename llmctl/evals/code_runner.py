@@ -32,6 +32,7 @@ from typing import Literal
 from llmctl import events
 from llmctl.errors import StageFailed, UserError
 from llmctl.evals import code_jail
+from llmctl.runs.machine import usable_cores
 
 Status = Literal["passed", "failed", "timed out", "out of memory"]
 KEPT = 64 * 1024
@@ -72,9 +73,8 @@ def run_programs(sources: Sequence[str], limits: Limits | None = None, at_once: 
         UserError: this machine cannot keep a program from the network; none was run.
         StageFailed: Python does not start.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found: list[Outcome | None] = [None] * len(sources)
-    with ThreadPoolExecutor(at_once or cores) as pool:
+    with ThreadPoolExecutor(at_once or usable_cores()) as pool:
         try:
             running = {pool.submit(run_program, source, limits or Limits()): index for index, source in enumerate(sources)}
             for done, future in enumerate(as_completed(running), start=1):

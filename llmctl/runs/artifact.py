@@ -8,7 +8,6 @@ runs/<run>/<stage>-<key>/
   ...              what the stage leaves
 """
 
-import fcntl
 import json
 import os
 import time
@@ -22,6 +21,7 @@ from typing import Any
 from llmctl.errors import StageFailed, UserError
 from llmctl.runs.files import read_json, sha256_file, write_json
 from llmctl.runs.keys import digest
+from llmctl.runs.locks import lock
 from llmctl.runs.machine import hardware, versions
 
 MANIFEST = "manifest.json"
@@ -142,7 +142,7 @@ class Artifact:
         """
         with (self.folder / ".lock").open("a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, wait=False)
             except BlockingIOError:
                 file.seek(0)
                 raise StageFailed(
@@ -203,7 +203,7 @@ class Artifact:
         path = self.folder / MANIFEST
         try:
             with (self.folder / ".evaluations.lock").open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file, wait=True)
                 before, manifest = path.stat(), read_json(path)
                 asked = [json.loads(json.dumps(entry["asked"])) for entry in entries]
                 older = [one for one in manifest.get("evaluations", []) if one["asked"] not in asked]

@@ -13,7 +13,9 @@ BLOCK = 1 << 20
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or a folder's list of entries, to the disk."""
+    """Flush a file, or a folder's list of entries, to the disk; not on Windows, which takes neither opened to be read."""
+    if os.name == "nt":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

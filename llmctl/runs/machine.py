@@ -19,13 +19,20 @@ def versions() -> dict[str, str]:
     return found
 
 
+def usable_cores() -> int:
+    """Cores that this process may use; of the machine, where the system does not tell (macOS, Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hardware() -> dict[str, Any]:
     """Processor, cores this process may use, memory in bytes, and GPUs by the driver's names."""
+    import psutil
+
     return {
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "cores": usable_cores(),
+        "memory_bytes": psutil.virtual_memory().total,
         "gpus": _gpus(),
     }
 

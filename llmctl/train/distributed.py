@@ -14,6 +14,7 @@ import torch
 from llmctl import events
 from llmctl.errors import EXIT_CTRL_C, EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, StageFailed, UserError
 from llmctl.interrupts import deferred
+from llmctl.runs.machine import usable_cores
 
 TORCHRUN_SUCCESS = 0
 SRUN_TASKS = "SLURM_STEP_NUM_TASKS"  # set by srun alone; a batch script has SLURM_PROCID too, and is alone
@@ -67,7 +68,14 @@ def join_process_group() -> None:
     """The process group of this process, made once: the launcher's ranks, or this process alone (which needs no port).
 
     DeepSpeed keeps groups made from it for good, and so it is closed only when the process ends.
+
+    Raises:
+        StageFailed: this is Windows, whose torch lacks what a group of one process is made of.
     """
+    if sys.platform == "win32":
+        raise StageFailed(
+            "training does not run on Windows itself; install llmctl inside WSL 2 (`wsl --install`), which is Linux"
+        )
     from llmctl.train.deepspeed_engine import import_deepspeed
 
     if torch.distributed.is_initialized():
@@ -148,7 +156,7 @@ def _listen(process: subprocess.Popen[str]) -> int:
 
 
 def threads_per_rank(ranks: int) -> int:
-    return max(1, len(os.sched_getaffinity(0)) // ranks)
+    return max(1, usable_cores() // ranks)
 
 
 def outcome_file(job_file: Path) -> Path:
