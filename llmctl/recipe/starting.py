@@ -16,8 +16,6 @@ GOALS: dict[Goal, str] = {
 }
 assert tuple(GOALS) == get_args(Goal)
 ON_BASE = ("continue", "sft", "lora", "sft+lora")
-LEFT_OUT = "Left out: micro_batch, which is the largest that fits, and batch_tokens, by Olmo 3's model ladder."
-LEFT_OUT_TOO = "Left out: micro_batch, which is the largest that fits, and lr and batch_tokens, by Olmo 3's model ladder."
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +145,7 @@ def new_model(answers: Answers) -> list[Part]:
     return [
         Part("tokenizer", [Key("vocab_size", size.vocabulary)], "A byte-level BPE, trained on the corpus."),
         Part("model", size.shape, size.why),
-        Part(
+        stage_part(
             "pretrain",
             [
                 Key("tokens", tokens, why),
@@ -159,9 +157,15 @@ def new_model(answers: Answers) -> list[Part]:
                 Key("mix", shares(text), "Share of the tokens from each source."),
                 *sharded(answers),
             ],
-            LEFT_OUT_TOO,
         ),
     ]
+
+
+def stage_part(name: str, keys: Sequence[Key]) -> Part:
+    """A stage that trains, with what it leaves out said above it."""
+    by_ladder = [key for key in ("lr", "batch_tokens") if key not in [written.name for written in keys]]
+    told = f"; {' and '.join(by_ladder)}, by Olmo 3's model ladder" if by_ladder else ""
+    return Part(name, keys, f"Left out: micro_batch, the largest that fits{told}.")
 
 
 def size_for(answers: Answers) -> Size:
@@ -209,7 +213,7 @@ def batch(answers: Answers, tokens: int | None, seq_len: int) -> list[Key]:
 
 def continued(answers: Answers) -> Part:
     text, length = answers.of_kind("text"), row_length(answers)
-    return Part(
+    return stage_part(
         "midtrain",
         [
             Key("from", answers.base),
@@ -221,7 +225,6 @@ def continued(answers: Answers) -> Part:
             Key("mix", shares(text), "Share of the tokens from each source."),
             *sharded(answers),
         ],
-        LEFT_OUT,
     )
 
 
@@ -240,8 +243,7 @@ def tuned(kind: Literal["sft", "lora"], answers: Answers, chat: Sequence[Data]) 
     if kind == "lora":
         keys += [Key("rank", 16, "Of the adapter's matrices; the update is scaled by alpha / rank."), Key("alpha", 32.0)]
     keys.append(Key("mix", shares(chat), "Share of the tokens from each source."))
-    left_out = LEFT_OUT if answers.base is not None else LEFT_OUT_TOO
-    return Part(kind, [*keys, *sharded(answers)] if kind == "sft" else keys, left_out)
+    return stage_part(kind, [*keys, *sharded(answers)] if kind == "sft" else keys)
 
 
 def passes(data: Sequence[Data], count: int) -> int | None:
