@@ -16,8 +16,6 @@ GOALS: dict[Goal, str] = {
 }
 assert tuple(GOALS) == get_args(Goal)
 ON_BASE = ("continue", "sft", "lora", "sft+lora")
-LEFT_OUT = "Left out: micro_batch, which is the largest that fits, and batch_tokens, by Olmo 3's model ladder."
-LEFT_OUT_TOO = "Left out: micro_batch, which is the largest that fits, and lr and batch_tokens, by Olmo 3's model ladder."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +66,24 @@ class Size:
     why: str
 
 
-SMALL = (Key("hidden_size", 192), Key("layers", 4), Key("heads", 3), Key("ffn_size", 768), Key("window", 256))
-GIB = 2**30
+GIB, BYTES_OF_TOKEN, FEWEST_STEPS = 2**30, 4, 100
+SMALL = Size(
+    [Key("hidden_size", 192), Key("layers", 4), Key("heads", 3), Key("ffn_size", 768), Key("window", 256)],
+    512,
+    2_000_000,
+    4096,
+    "3 to 4 million weights, of which a CPU trains in minutes. Layers 1 to 3 see a window, layer 4 everything.",
+)
+SIZES = [
+    (memory * GIB, ranks, Size([Key("preset", name)], 4096, tokens, 32_768, f"20 tokens a weight take {time}."))
+    for memory, ranks, name, tokens, time in (
+        (40, 4, "olmo3_1b", 25_000_000_000, "about a day of eight H100"),
+        (40, 1, "olmo3_190m", 3_800_000_000, "some hours of one H100"),
+        (0, 1, "olmo3_100m", 2_000_000_000, "about a day of a GPU of 24 GB"),
+        (0, 1, "olmo3_30m", 600_000_000, "an hour or two of a GPU of 24 GB"),
+    )
+]
+"""New models by the memory of a GPU and the GPUs that they are for, the largest first."""
 
 
 def recipe_text(answers: Answers) -> str:
@@ -125,90 +139,124 @@ def sources(answers: Answers) -> list[Part]:
 
 
 def new_model(answers: Answers) -> list[Part]:
-    size, text = size_for(answers.hardware), answers.of_kind("text")
-    tokens, why = budget(size, text)
+    text = answers.of_kind("text")
+    size = size_for(answers)
+    tokens, why = budget(size, text, answers.hardware.ranks)
     return [
         Part("tokenizer", [Key("vocab_size", size.vocabulary)], "A byte-level BPE, trained on the corpus."),
         Part("model", size.shape, size.why),
-        Part(
+        stage_part(
             "pretrain",
             [
                 Key("tokens", tokens, why),
                 Key("seq_len", size.seq_len, "Tokens in a row."),
-                Key("warmup_tokens", max(1, tokens // 50)),
+                *batch(answers, tokens, size.seq_len),
+                Key("warmup_tokens", tokens // 50),
                 Key("schedule", "cosine"),
                 Key("final_lr_fraction", 0.1),
                 Key("mix", shares(text), "Share of the tokens from each source."),
                 *sharded(answers),
             ],
-            LEFT_OUT_TOO,
         ),
     ]
 
 
-def size_for(hardware: Hardware) -> Size:
-    """A size whose 20 tokens a weight (Chinchilla, arXiv 2203.15556) take hours on the hardware, not weeks."""
-    if hardware.memory is None:
-        why = "3 to 4 million weights: a CPU takes minutes. Layers 1 to 3 see a window, layer 4 everything."
-        return Size(SMALL, 512, 2_000_000, 4096, why)
-    name, tokens, gpu = "olmo3_190m", 3_800_000_000, "some hours of one H100"
-    if hardware.memory < 40 * GIB:
-        name, tokens, gpu = "olmo3_100m", 2_000_000_000, "about a day of a GPU of 24 GB"
-    elif hardware.ranks >= 4:
-        name, tokens, gpu = "olmo3_1b", 25_000_000_000, "about a day of eight H100"
-    return Size([Key("preset", name)], 4096, tokens, 32_768, f"A size whose 20 tokens a weight take {gpu}.")
+def stage_part(name: str, keys: Sequence[Key]) -> Part:
+    """A stage that trains, with what it leaves out said above it."""
+    by_ladder = [key for key in ("lr", "batch_tokens") if key not in [written.name for written in keys]]
+    told = f"; {' and '.join(by_ladder)}, by Olmo 3's model ladder" if by_ladder else ""
+    return Part(name, keys, f"Left out: micro_batch, the largest that fits{told}.")
 
 
-def budget(size: Size, text: Sequence[Data]) -> tuple[int, str]:
+def size_for(answers: Answers) -> Size:
+    """The largest model whose 20 tokens a weight (Chinchilla, arXiv 2203.15556) take the hardware a day at most, and of which
+    the text, as far as it is known, has a twentieth."""
+    known = known_bytes(answers.of_kind("text"))
+    for memory, ranks, size in SIZES:
+        enough = known is None or known / BYTES_OF_TOKEN * 20 >= size.tokens
+        if (
+            enough
+            and answers.hardware.memory is not None
+            and answers.hardware.memory >= memory
+            and answers.hardware.ranks >= ranks
+        ):
+            return size
+    return SMALL
+
+
+def known_bytes(data: Sequence[Data]) -> int | None:
+    """Bytes of all the data; None where one is not known."""
+    sizes = [one.bytes for one in data]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def budget(size: Size, text: Sequence[Data], ranks: int) -> tuple[int, str]:
     """Tokens to train on, and why."""
-    known = sum(data.bytes or 0 for data in text)
-    if known and all(data.bytes is not None for data in text) and known < size.tokens:
-        # A token is some four bytes, so that four passes are as many tokens as the text has bytes.
-        tokens = max(20 * size.seq_len, known)
+    known = known_bytes(text)
+    if known is not None and known / BYTES_OF_TOKEN * 4 < size.tokens:
+        tokens = max(max(20, ranks) * size.seq_len, round(known / BYTES_OF_TOKEN * 4))
         return tokens, "Four passes over your text, more of which teach little (arXiv 2305.16264). More text would be better."
-    if size.tokens < 10**8:
+    if size is SMALL:
         return size.tokens, "What a CPU trains on in minutes; 20 tokens a weight would be some 70 million."
     return size.tokens, "20 tokens a weight."
 
 
+def batch(answers: Answers, tokens: int | None, seq_len: int) -> list[Key]:
+    """The batch, where the ladder's, a power of two of rows, could not be shared by the ranks. `tokens`: None: very many."""
+    ranks = answers.hardware.ranks
+    rows = None if tokens is None else max(1, tokens // (FEWEST_STEPS * seq_len))
+    if ranks == 1 or (ranks.bit_count() == 1 and (rows is None or rows >= 2 * ranks)):
+        return []
+    each = 1 if rows is None else max(1, rows // ranks)
+    return [Key("batch_tokens", ranks * each * seq_len, f"{each} row{'s' if each > 1 else ''} of each GPU.")]
+
+
 def continued(answers: Answers) -> Part:
-    return Part(
+    text, length = answers.of_kind("text"), row_length(answers)
+    return stage_part(
         "midtrain",
         [
             Key("from", answers.base),
             Key("epochs", 1.0, 'Passes over the data; or tokens = "50M".'),
-            Key("seq_len", row_length(answers), "Tokens in a row; at most the context that the model was trained for."),
+            Key("seq_len", length, "Tokens in a row; at most the context that the model was trained for."),
+            *batch(answers, passes(text, 1), length),
             Key("lr", 5e-5, "Falls to zero. Higher learns more and forgets more."),
             Key("carry_optimizer", False, "A model from outside brings no optimizer moments."),
-            Key("mix", shares(answers.of_kind("text")), "Share of the tokens from each source."),
+            Key("mix", shares(text), "Share of the tokens from each source."),
             *sharded(answers),
         ],
-        LEFT_OUT,
     )
 
 
 def tuned(kind: Literal["sft", "lora"], answers: Answers, chat: Sequence[Data]) -> Part:
     """[sft] or [lora]: from the base where no stage comes before it."""
     first = answers.goal == kind or (kind == "sft" and answers.goal == "sft+lora")
+    length = row_length(answers)
     keys = [Key("from", answers.base)] if first else []
     keys += [
         Key("epochs", 2.0, "Passes over the conversations; prompts are masked."),
-        Key("seq_len", row_length(answers), "Tokens in a row; longer conversations lose their last turns."),
+        Key("seq_len", length, "Tokens in a row; longer conversations lose their last turns."),
+        *batch(answers, passes(chat, 2), length),
     ]
     if answers.base is not None:
         keys.append(Key("lr", 2e-5 if kind == "sft" else 2e-4, "A common rate; models below 200M weights take five times it."))
     if kind == "lora":
         keys += [Key("rank", 16, "Of the adapter's matrices; the update is scaled by alpha / rank."), Key("alpha", 32.0)]
     keys.append(Key("mix", shares(chat), "Share of the tokens from each source."))
-    left_out = LEFT_OUT if answers.base is not None else LEFT_OUT_TOO
-    return Part(kind, [*keys, *sharded(answers)] if kind == "sft" else keys, left_out)
+    return stage_part(kind, [*keys, *sharded(answers)] if kind == "sft" else keys)
+
+
+def passes(data: Sequence[Data], count: int) -> int | None:
+    """Tokens of so many passes over the data."""
+    known = known_bytes(data)
+    return None if known is None else count * known // BYTES_OF_TOKEN
 
 
 def row_length(answers: Answers) -> int:
     """Tokens of a row: what the hardware takes easily, and at most what the model knows."""
     wanted = 1024 if answers.hardware.memory is None else 4096
     if answers.base is None:
-        return size_for(answers.hardware).seq_len
+        return size_for(answers).seq_len
     return min(wanted, answers.context or 2048)
 
 
@@ -220,8 +268,7 @@ def sharded(answers: Answers) -> list[Key]:
 
 def shares(data: Sequence[Data]) -> dict[str, float]:
     """Shares that sum to 1: by size where all sizes are known, so that none is repeated more than another, else equal."""
-    sizes = [one.bytes for one in data]
-    parts = [size or 1 for size in sizes] if None not in sizes else [1] * len(sizes)
+    parts = [1 if known_bytes(data) is None else one.bytes or 1 for one in data]
     found = [max(0.001, round(part / sum(parts), 3)) for part in parts]
     largest = found.index(max(found))
     found[largest] = round(found[largest] + 1 - sum(found), 3)

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.preflight.disk import checkpoint_bytes, corpus_bytes, left_bytes, text_bytes
@@ -87,7 +86,8 @@ def look_at_stage(check: Check, table: TrainTable) -> Iterator[tuple[Level, str]
 
         require_nf4()
     recipe, notes = with_vocabulary(check.recipe)
-    yield from (("ok", note) for note in notes)
+    for note in notes:
+        yield "ok", note
     try:
         needs = needs_of(recipe, table, machine_of(ranks, None, None), {})
     except UserError as error:
@@ -194,7 +194,8 @@ def storage(check: Check) -> Iterator[tuple[Level, str]]:
         faults = faults_of(folder)
     except OSError as error:
         raise UserError(f"{folder}: nothing can be written there: {error.strerror}") from None
-    yield from (("error", f"{folder}: {fault}") for fault in faults)
+    for fault in faults:
+        yield "error", f"{folder}: {fault}"
     if not faults:
         yield "ok", f"{folder} can be written; renames and locks hold (tried with files that are gone again)"
 
@@ -214,7 +215,9 @@ def done_before(check: Check) -> Iterator[tuple[Level, str]]:
     if sum(check.texts.values()) > MOST_HASHED:
         yield "ok", f"not told: {folder} is there, and the sources would take long to hash"
         return
-    all_of: list[Any] = list(standings(check.recipe, check.store))
+    all_of = list(standings(check.recipe, check.store))
     done = [standing.node for standing in all_of if standing.done]
     yield "ok", f"{', '.join(done) or 'nothing'} in {folder}"
-    yield from (("ok", f"{standing.node} {standing.told}") for standing in all_of if not standing.done)
+    for standing in all_of:
+        if not standing.done:
+            yield "ok", f"{standing.node} {standing.told}"

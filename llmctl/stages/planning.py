@@ -208,7 +208,7 @@ def context_line(recipe: Recipe, table: LongContextTable) -> str:
     return f"{line}; {rope.too_short(original, table.seq_len)}" if short else line
 
 
-def lengths_before(recipe: Recipe, table: LongContextTable) -> Iterator[int]:
+def lengths_before(recipe: Recipe, table: TrainTable) -> Iterator[int]:
     """Context of what a stage starts from, and of the stages between that extend it."""
     line = line_of(recipe, table)
     first = line[-1]

@@ -73,8 +73,7 @@ def look(place: str, goal: Goal, names: list[str]) -> Data:
         return Data(name_of(place, names), place, by_goal)
     table = SourceTable(path=place)
     kind, field = first_row(table)
-    size = text_bytes(local_files(table), None) if kind == "text" else None
-    return Data(name_of(place, names), place, kind, field, size)
+    return Data(name_of(place, names), place, kind, field, text_bytes(local_files(table), None))
 
 
 def first_row(table: SourceTable) -> tuple[Literal["text", "chat"], str]:

@@ -142,7 +142,7 @@ def type_of(info: Any) -> str:
 def quantity_in(metadata: typing.Iterable[Any]) -> str | None:
     """What kind of quantity a type's annotations make of it."""
     readers = [getattr(item, "func", None) for item in metadata]
-    found = (words for words, quantity in QUANTITIES.items() if quantity.__metadata__[0].func in readers)
+    found = (words for words, quantity in QUANTITIES.items() if typing.get_args(quantity)[1].func in readers)
     return next(found, None)
 
 

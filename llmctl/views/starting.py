@@ -26,10 +26,10 @@ def ask(file: Path, goal: str | None, base: str | None, data: Sequence[str], har
     if not data and questions:
         told = typer.prompt("Data (files, folders or hf:NAME, with commas between)", default=",".join(default_data(wanted)))
         data = [place.strip() for place in told.split(",") if place.strip()]
-    if hardware is None:
-        here = found_hardware()
-        hardware = typer.prompt("Hardware (cpu, or GPUs as 8xh100)", default=here) if questions else here
-    return answers_of(file, wanted, base, data, hardware)
+    chosen = hardware or found_hardware()
+    if hardware is None and questions:
+        chosen = typer.prompt("Hardware (cpu, or GPUs as 8xh100)", default=chosen)
+    return answers_of(file, wanted, base, data, chosen)
 
 
 def default_goal(base: str | None) -> str:

@@ -44,8 +44,8 @@ def test_the_schema_is_a_schema():
 def test_a_shipped_recipe_fits_and_names_the_schema(file):
     text = file.read_text(encoding="utf-8")
     assert mistakes(text) == []
-    named = re.match(r"#:schema (\S+)\n", text)
-    assert (file.parent / named[1]).resolve() == REPOSITORY / "recipes" / "recipe.schema.json"
+    (named,) = re.findall(r"\A#:schema (\S+)\n", text)
+    assert (file.parent / named).resolve() == REPOSITORY / "recipes" / "recipe.schema.json"
 
 
 def test_examples_of_the_pages_fit():
