@@ -90,7 +90,7 @@ def recipes(ctx: Any, incomplete: str) -> Offer:
 
 def stages(ctx: Any, incomplete: str) -> Offer:
     """Stages of the recipe on the line, or of the newest run."""
-    recipe = ctx.params.get("recipe")
+    recipe = next((word for word in words_before() if word.endswith(".toml")), None)
     if recipe is None:
         return [*dict.fromkeys(artifact.stage for artifact in store(ctx).newest_run().artifacts)]
     with Path(recipe).open("rb") as file:
@@ -120,7 +120,15 @@ def runs(ctx: Any, incomplete: str) -> Offer:
 def store(ctx: Any) -> Any:
     from llmctl.runs.store import RunStore, default_root
 
-    return RunStore(Path(ctx.params.get("runs") or default_root()))
+    words = words_before()
+    at = words.index("--runs") + 1 if "--runs" in words else len(words)
+    return RunStore(Path(words[at]).expanduser() if at < len(words) else default_root())
+
+
+def words_before() -> list[str]:
+    """The words of the line: while an option lacks its value, Typer has read none of them into parameters."""
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return line.split()
 
 
 def keys(ctx: Any, incomplete: str) -> Offer:
