@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llmctl import __version__
-from llmctl.cli_completion import ASKED, CHECKPOINTS, RECIPES, answer
+from llmctl.cli_completion import ARTIFACTS, ASKED, CHECKPOINTS, KEYS, RECIPES, STAGES, answer, offering
 from llmctl.cli_doctor import doctor
 from llmctl.cli_eval import evaluate, probe
 from llmctl.cli_inspect import bench, inspecting, plan, tokenizers
@@ -210,8 +210,8 @@ app.add_typer(tokenizers, name="tokenizer", rich_help_panel=MAKE)
 app.add_typer(inspecting, name="inspect", rich_help_panel=LOOK)
 
 app.command(rich_help_panel=LOOK)(report)
-app.command(rich_help_panel=LOOK)(lineage)
-app.command(rich_help_panel=LOOK)(verify)
+app.command(rich_help_panel=LOOK)(offering(lineage, checkpoint=ARTIFACTS))
+app.command(rich_help_panel=LOOK)(offering(verify, checkpoint=ARTIFACTS, stage=STAGES))
 app.command(rich_help_panel=LOOK)(reproduce)
 app.command(rich_help_panel=LOOK)(diff)
 app.command("runs", rich_help_panel=LOOK)(list_runs)
@@ -220,7 +220,7 @@ app.command(rich_help_panel=PLAN)(init)
 app.command(rich_help_panel=PLAN)(recipes)
 app.command(rich_help_panel=PLAN)(check)
 app.command(rich_help_panel=PLAN)(schema)
-app.command(rich_help_panel=PLAN)(explain)
+app.command(rich_help_panel=PLAN)(offering(explain, key=KEYS))
 app.command(rich_help_panel=PLAN)(doctor)
 
 

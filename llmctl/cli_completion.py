@@ -78,6 +78,14 @@ def quiet(offer: Callable[[Any, str], Offer]) -> Callable[[typer.Context, str], 
     return safe
 
 
+def offering(command: Callable[..., None], **offers: Callable[[typer.Context, str], Offer]) -> Callable[..., None]:
+    """`command`, with what is offered for parameters of these names."""
+    for name, offer in offers.items():
+        for information in command.__annotations__[name].__metadata__:
+            information.autocompletion = offer
+    return command
+
+
 def recipes(ctx: Any, incomplete: str) -> Offer:
     """TOML files and folders of the place that is being typed; with nothing typed also those of `recipes/`."""
     folder = Path(incomplete or ".").parent if not incomplete.endswith("/") else Path(incomplete)

@@ -28,7 +28,10 @@ def schema() -> None:
 
 
 def explain(key: Annotated[str, typer.Argument(help="Dotted key, as in pretrain.lr; or a table, as in sft.")]) -> None:
-    """What a key of the recipe means, its type, unit and default."""
+    """What a key of the recipe means, its type, unit and default.
+
+    Example: llmctl explain pretrain.lr
+    """
     from llmctl.views.explain import explain as text_of
 
     with readable_errors():

@@ -37,6 +37,9 @@ def verify(
     """Hash every file of a checkpoint and of all that it is made of against the manifests.
 
     `llmctl verify resume RECIPE` kills a stage of the recipe halfway and compares what becomes of it with a run at one stretch.
+
+    Example: llmctl verify olmo_small/sft
+    Example: llmctl verify resume recipes/olmo_small.toml --steps 8
     """
     from llmctl.runs.store import RunStore, default_root
     from llmctl.views.lineage import show_verification
@@ -60,7 +63,10 @@ def diff(first: str, second: str) -> None:
 
 
 def list_runs(runs: Runs = None, json: Json = False) -> None:
-    """All runs, and where each stands."""
+    """All runs, and where each stands.
+
+    Example: llmctl runs --json
+    """
     from llmctl.runs.store import RunStore, default_root
     from llmctl.views.tables import show_runs
 
