@@ -25,6 +25,7 @@ Offer = list[str | tuple[str, str]]
 
 def answer(program: Callable[[], Any]) -> None:
     """Let `program` (a Typer app) write what the shell asks for; nothing where anything goes wrong."""
+    os.environ["COLUMNS"] = "1000"  # Typer folds a meaning at the terminal's width, and a shell takes each line for a word
     of_bash = os.environ.get(ASKED) == "complete_bash"
     begun = join_words() if of_bash else ""
     written, code = io.StringIO(), 0
