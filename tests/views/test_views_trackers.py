@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def tracked(folder: Path, last_step: int = 0, project: str = "llmctl") -> Tracke
 
 
 @pytest.fixture
-def stand_ins(tmp_path, monkeypatch) -> Path:
+def stand_ins(tmp_path, monkeypatch) -> Iterator[Path]:
     folder = tmp_path / "packages"
     folder.mkdir()
     for name in ("wandb", "trackio"):
