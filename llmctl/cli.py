@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llmctl import __version__
+from llmctl.cli_completion import ARTIFACTS, ASKED, CHECKPOINTS, KEYS, RECIPES, RUNS, STAGES, answer, offering
 from llmctl.cli_doctor import doctor
 from llmctl.cli_eval import evaluate, probe
 from llmctl.cli_inspect import bench, inspecting, plan, tokenizers
@@ -29,23 +30,25 @@ from llmctl.cli_options import (
 from llmctl.cli_recipes import check, explain, init, recipes, schema
 from llmctl.cli_report import report
 from llmctl.cli_runs import clean, diff, lineage, list_runs, reproduce, verify
+from llmctl.cli_usage import Program
 from llmctl.errors import EXIT_FAILED
 from llmctl.interrupts import leave
 
 app = typer.Typer(
     name="llmctl",
+    cls=Program,
     help="Takes raw text to a tuned language model, from one recipe file.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(tokenizers, name="tokenizer")
-app.add_typer(inspecting, name="inspect")
+MAKE, MEASURE, LOOK = "Make", "Measure and try", "Look at runs"
+MODELS, PLAN = "Models of models", "Recipes, plans and this machine"
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def run(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).", autocompletion=RECIPES)],
     set_: Set = None,
     runs: Runs = None,
     smoke: Smoke = False,
@@ -61,13 +64,16 @@ def run(
     make(None, recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def curate(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
-    """Make the corpus of a recipe: read its sources, filter, hold out, drop copies, score."""
+    """Make the corpus of a recipe: read its sources, filter, hold out, drop copies, score.
+
+    Example: llmctl curate recipes/olmo_small.toml
+    """
     make(["corpus"], recipe, stage_options(set_, runs, smoke))
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def pretrain(
     recipe: RecipeFile = None,
     set_: Set = None,
@@ -78,11 +84,14 @@ def pretrain(
     max_time: MaxTime = None,
     profile: Profile = False,
 ) -> None:
-    """Train a new model on the mix. Example: llmctl pretrain recipes/olmo_small.toml"""
+    """Train a new model on the mix.
+
+    Example: llmctl pretrain recipes/olmo_small.toml
+    """
     make(["pretrain"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def midtrain(
     recipe: RecipeFile = None,
     set_: Set = None,
@@ -93,11 +102,14 @@ def midtrain(
     max_time: MaxTime = None,
     profile: Profile = False,
 ) -> None:
-    """Go on from the parent, moments included, on a better mix, with the rate falling to zero."""
+    """Go on from the parent, moments included, on a better mix, with the rate falling to zero.
+
+    Example: llmctl midtrain recipes/olmo_small.toml
+    """
     make(["midtrain"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def longctx(
     recipe: RecipeFile = None,
     set_: Set = None,
@@ -108,11 +120,14 @@ def longctx(
     max_time: MaxTime = None,
     profile: Profile = False,
 ) -> None:
-    """Extend the context by RoPE scaling and training on long documents."""
+    """Extend the context by RoPE scaling and training on long documents.
+
+    Example: llmctl longctx recipes/olmo_small.toml --gpus 8
+    """
     make(["longctx"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def sft(
     recipe: RecipeFile = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train the recipe's LoRA adapter on top of it.")] = False,
@@ -124,24 +139,29 @@ def sft(
     max_time: MaxTime = None,
     profile: Profile = False,
 ) -> None:
-    """Tune on conversations; prompts are masked. Example: llmctl sft --lora"""
+    """Tune on conversations; prompts are masked.
+
+    Example: llmctl sft --lora
+    """
     make(["lora" if lora else "sft"], recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
 
 
-app.command()(average)
-app.command()(merge)
-app.command()(export)
-app.command()(bench)
-app.command()(plan)
+app.command(rich_help_panel=MODELS)(average)
+app.command(rich_help_panel=MODELS)(merge)
+app.command(rich_help_panel=MODELS)(export)
+app.command(rich_help_panel=PLAN)(bench)
+app.command(rich_help_panel=PLAN)(plan)
 
 
-app.command("eval")(evaluate)
-app.command()(probe)
+app.command("eval", rich_help_panel=MEASURE)(evaluate)
+app.command(rich_help_panel=MEASURE)(probe)
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def generate(
-    checkpoint: Annotated[str, typer.Argument(help="Model folder, stage folder, RUN/STAGE, or hub name.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Model folder, stage folder, RUN/STAGE, or hub name.", autocompletion=CHECKPOINTS)
+    ],
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
     tokens: Annotated[int, typer.Option(min=1, help="Tokens at most.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
@@ -149,7 +169,10 @@ def generate(
     seed: int = 1,
     runs: Runs = None,
 ) -> None:
-    """Continue a text. Example: llmctl generate olmo_small/longctx "def fibonacci(n):" """
+    """Continue a text.
+
+    Example: llmctl generate olmo_small/longctx "def fibonacci(n):"
+    """
     from llmctl.stages.session import open_checkpoint
 
     with readable_errors():
@@ -163,33 +186,42 @@ def generate(
         typer.echo()
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def chat(
-    checkpoint: Annotated[str | None, typer.Argument(help="As for generate. Left out: the newest.", show_default=False)] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Argument(help="As for generate. Left out: the newest.", show_default=False, autocompletion=CHECKPOINTS),
+    ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
     runs: Runs = None,
 ) -> None:
-    """Talk to a tuned model; an empty line or Ctrl-D ends."""
+    """Talk to a tuned model; an empty line or Ctrl-D ends.
+
+    Example: llmctl chat olmo_small/sft
+    """
     from llmctl.stages.session import converse
 
     with readable_errors():
         converse(checkpoint, tokens, temperature, runs)
 
 
-app.command()(report)
-app.command()(lineage)
-app.command()(verify)
-app.command()(reproduce)
-app.command()(diff)
-app.command("runs")(list_runs)
-app.command()(clean)
-app.command()(init)
-app.command()(recipes)
-app.command()(check)
-app.command()(schema)
-app.command()(explain)
-app.command()(doctor)
+app.add_typer(tokenizers, name="tokenizer", rich_help_panel=MAKE)
+app.add_typer(inspecting, name="inspect", rich_help_panel=LOOK)
+
+app.command(rich_help_panel=LOOK)(report)
+app.command(rich_help_panel=LOOK)(offering(lineage, checkpoint=ARTIFACTS))
+app.command(rich_help_panel=LOOK)(offering(verify, checkpoint=ARTIFACTS, stage=STAGES))
+app.command(rich_help_panel=LOOK)(offering(reproduce, checkpoint=ARTIFACTS))
+app.command(rich_help_panel=LOOK)(offering(diff, first=ARTIFACTS, second=ARTIFACTS))
+app.command("runs", rich_help_panel=LOOK)(list_runs)
+app.command(rich_help_panel=LOOK)(offering(clean, names=RUNS))
+app.command(rich_help_panel=PLAN)(init)
+app.command(rich_help_panel=PLAN)(recipes)
+app.command(rich_help_panel=PLAN)(offering(check, recipe=RECIPES))
+app.command(rich_help_panel=PLAN)(schema)
+app.command(rich_help_panel=PLAN)(offering(explain, key=KEYS))
+app.command(rich_help_panel=PLAN)(doctor)
 
 
 def show_version(wanted: bool) -> None:
@@ -215,7 +247,10 @@ def main() -> None:
     # Large pages for torch's tensors on a CPU, read when torch is imported: a sixth off the small recipe's step.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        app()
+        if ASKED in os.environ:
+            answer(lambda: app(prog_name="llmctl"))
+        else:
+            app(prog_name="llmctl")
     except SystemExit as end:
         leave(end.code if isinstance(end.code, int) else EXIT_FAILED)
         raise

@@ -5,19 +5,35 @@ from typing import Annotated, Literal
 
 import typer
 
+from llmctl.cli_completion import CHECKPOINTS, TASKS
 from llmctl.cli_options import Runs, readable_errors
 
 Checkpoints = Annotated[
     list[str] | None,
-    typer.Argument(help="Model folders, adapters, stage folders or RUN/STAGE. Left out: the newest.", show_default=False),
+    typer.Argument(
+        help="Model folders, adapters, stage folders or RUN/STAGE. Left out: the newest.",
+        show_default=False,
+        autocompletion=CHECKPOINTS,
+    ),
 ]
 Suites = Annotated[
     list[str] | None,
-    typer.Option("--suite", metavar="NAME", help="builtin, olmes, base-easy ...; may be repeated.", show_default="the recipe's"),
+    typer.Option(
+        "--suite",
+        metavar="NAME",
+        help="builtin, olmes, base-easy ...; may be repeated.",
+        show_default="the recipe's",
+        autocompletion=TASKS,
+    ),
 ]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option("--task", metavar="NAME", help="As arc_easy:rc, lm-eval:piqa, or an own one's FILE.toml; may be repeated."),
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help="As arc_easy:rc, lm-eval:piqa, or an own one's FILE.toml; may be repeated.",
+        autocompletion=TASKS,
+    ),
 ]
 Shots = Annotated[
     int | None, typer.Option("--shots", min=0, help="Examples in the prompt.", show_default="the task's or recipe's")
@@ -26,7 +42,10 @@ Questions = Annotated[
     str | None, typer.Option("--questions", metavar="N|all", help="Of each task at most.", show_default="the recipe's")
 ]
 Against = Annotated[
-    str | None, typer.Option("--against", metavar="CHECKPOINT", help="Compare with this one.", show_default="the parent")
+    str | None,
+    typer.Option(
+        "--against", metavar="CHECKPOINT", help="Compare with this one.", show_default="the parent", autocompletion=CHECKPOINTS
+    ),
 ]
 Texts = Annotated[list[Path] | None, typer.Option("--text", metavar="FILE", help="The same of a file of yours; may be repeated.")]
 Stride = Annotated[
@@ -108,7 +127,10 @@ def evaluate(
 
 def probe(
     checkpoint: Annotated[
-        str, typer.Argument(help="Model folder, adapter, stage folder, RUN/STAGE or hub name.", show_default=False)
+        str,
+        typer.Argument(
+            help="Model folder, adapter, stage folder, RUN/STAGE or hub name.", show_default=False, autocompletion=CHECKPOINTS
+        ),
     ],
     data: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet; or a folder of train and test.", show_default=False)],
     text_column: Annotated[str | None, typer.Option(help="Column of the texts.", show_default="by its name")] = None,

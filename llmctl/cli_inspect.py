@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from llmctl.cli_completion import ARTIFACTS, RECIPES, RUNS, STAGES
 from llmctl.cli_options import (
     Gpus,
     Json,
@@ -22,19 +23,26 @@ from llmctl.cli_options import (
     readable_errors,
     stage_options,
 )
+from llmctl.cli_usage import Group
 from llmctl.errors import EXIT_DEAD_RUN, EXIT_FAILED
 
 TokenFormat = Literal["megatron", "olmo"]
 
-tokenizers = typer.Typer(help="Train a tokenizer, and look at what one makes of text.", no_args_is_help=True)
+tokenizers = typer.Typer(cls=Group, help="Train a tokenizer, and look at what one makes of text.", no_args_is_help=True)
 TokenizerName = Annotated[
-    str | None, typer.Argument(help="Tokenizer's folder, run, or hub name. Left out: the newest run's.", show_default=False)
+    str | None,
+    typer.Argument(
+        help="Tokenizer's folder, run, or hub name. Left out: the newest run's.", show_default=False, autocompletion=RUNS
+    ),
 ]
 
 
 @tokenizers.command("train")
 def train_tokenizer(recipe: RecipeFile = None, set_: Set = None, runs: Runs = None, smoke: Smoke = False) -> None:
-    """Train the tokenizer of a recipe and print bytes per token for every source."""
+    """Train the tokenizer of a recipe and print bytes per token for every source.
+
+    Example: llmctl tokenizer train recipes/olmo_small.toml
+    """
     make(["tokenizer"], recipe, stage_options(set_, runs, smoke))
 
 
@@ -47,7 +55,10 @@ def tokenizer_stats(
     runs: Runs = None,
     json: Json = False,
 ) -> None:
-    """Bytes per token by language and domain. Example: llmctl tokenizer stats olmo_small --against openai-community/gpt2"""
+    """Bytes per token by language and domain.
+
+    Example: llmctl tokenizer stats olmo_small --against openai-community/gpt2
+    """
     with readable_errors():
         from llmctl.runs.store import RunStore, default_root
         from llmctl.stages.inspecting import tokenizer_statistics
@@ -62,11 +73,14 @@ def tokenizer_stats(
 @tokenizers.command("show")
 def show_tokenizer(
     text: Annotated[str, typer.Argument(help="Text; - reads it from standard input.")],
-    tokenizer: Annotated[str | None, typer.Option(help="As for stats.", show_default=False)] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="As for stats.", show_default=False, autocompletion=RUNS)] = None,
     ids: Annotated[bool, typer.Option("--ids", help="Write the number of every token behind it.")] = False,
     runs: Runs = None,
 ) -> None:
-    """The tokens of a text in colour. Example: llmctl tokenizer show "def main():" """
+    """The tokens of a text in colour.
+
+    Example: llmctl tokenizer show "def main():"
+    """
     with readable_errors():
         from llmctl.runs.store import RunStore, default_root
         from llmctl.stages.inspecting import find_tokenizer
@@ -80,12 +94,17 @@ def show_tokenizer(
 @tokenizers.command("export")
 def export_tokens(
     folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    run: Annotated[str | None, typer.Option(help="Left out: the run with the newest tokens.", show_default=False)] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Left out: the run with the newest tokens.", show_default=False, autocompletion=RUNS)
+    ] = None,
     source: Annotated[list[str] | None, typer.Option(help="One source alone; may be repeated.", show_default=False)] = None,
     format_: Annotated[TokenFormat, typer.Option("--format", help="Files of Megatron-LM, or of OLMo-core.")] = "megatron",
     runs: Runs = None,
 ) -> None:
-    """Write a run's token ids for other trainers. Example: llmctl tokenizer export out --run olmo_small --source stdlib"""
+    """Write a run's token ids for other trainers.
+
+    Example: llmctl tokenizer export out --run olmo_small --source stdlib
+    """
     with readable_errors():
         from llmctl.runs.store import RunStore, default_root
         from llmctl.stages.inspecting import find_tokens
@@ -95,12 +114,14 @@ def export_tokens(
             print(line)
 
 
-inspecting = typer.Typer(help="Look at what a run is made of.", no_args_is_help=True)
+inspecting = typer.Typer(cls=Group, help="Look at what a run is made of.", no_args_is_help=True)
 
 
 @inspecting.command("corpus")
 def inspect_corpus(
-    run: Annotated[str | None, typer.Argument(help="Run. Left out: the one with the newest corpus.", show_default=False)] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Run. Left out: the one with the newest corpus.", show_default=False, autocompletion=RUNS)
+    ] = None,
     source: Annotated[str | None, typer.Option(help="One source alone.", show_default=False)] = None,
     heldout: Annotated[bool, typer.Option("--heldout", help="What is held out instead of what is trained on.")] = False,
     rejects: Annotated[
@@ -111,7 +132,10 @@ def inspect_corpus(
     runs: Runs = None,
     json: Json = False,
 ) -> None:
-    """Page through documents with their scores. Example: llmctl inspect corpus olmo_small --rejects copies"""
+    """Page through documents with their scores.
+
+    Example: llmctl inspect corpus olmo_small --rejects copies
+    """
     with readable_errors():
         from llmctl.runs.store import RunStore, default_root
         from llmctl.stages.inspecting import find_corpus
@@ -124,13 +148,21 @@ def inspect_corpus(
 @inspecting.command("batch")
 def inspect_batch(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="Run, or run and stage, as in olmo_small/sft. Left out: the newest.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Run, or run and stage, as in olmo_small/sft. Left out: the newest.",
+            show_default=False,
+            autocompletion=ARTIFACTS,
+        ),
     ] = None,
     step: Annotated[int, typer.Option(min=1, help="Step of the stage, from 1.")] = 1,
     runs: Runs = None,
     json: Json = False,
 ) -> None:
-    """The documents that a step has trained on. Example: llmctl inspect batch olmo_small/pretrain --step 120"""
+    """The documents that a step has trained on.
+
+    Example: llmctl inspect batch olmo_small/pretrain --step 120
+    """
     with readable_errors():
         from llmctl.runs.store import RunStore, default_root
         from llmctl.stages.batches import find_job, rows_of_step
@@ -143,7 +175,9 @@ def inspect_batch(
 @inspecting.command("sft")
 def inspect_sft(
     recipe: RecipeFile = None,
-    stage: Annotated[str | None, typer.Option(help="Left out: the first on conversations.", show_default=False)] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Left out: the first on conversations.", show_default=False, autocompletion=STAGES)
+    ] = None,
     source: Annotated[str | None, typer.Option(help="One source of its mix alone.", show_default=False)] = None,
     row: Annotated[int, typer.Option(min=1, help="Row of a source to begin with, from 1.")] = 1,
     rows: Annotated[int, typer.Option(min=0, help="Rows of each source to show.")] = 1,
@@ -172,8 +206,10 @@ def inspect_sft(
 
 
 def bench(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
-    stage: Annotated[str | None, typer.Option(help="Left out: the first that trains.", show_default=False)] = None,
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).", autocompletion=RECIPES)],
+    stage: Annotated[
+        str | None, typer.Option(help="Left out: the first that trains.", show_default=False, autocompletion=STAGES)
+    ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Steps to time, after three that warm up.")] = 30,
     set_: Set = None,
     gpus: Gpus = None,
@@ -197,7 +233,7 @@ def bench(
 
 
 def plan(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).", autocompletion=RECIPES)],
     gpus: Annotated[
         int | None, typer.Option("--gpus", min=1, help="Ranks, one a GPU; they need not be here.", show_default="the recipe's")
     ] = None,

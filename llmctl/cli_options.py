@@ -9,10 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
+from llmctl.cli_completion import OVERRIDES, RECIPES
 from llmctl.errors import EXIT_CTRL_C, EXIT_FAILED, Interrupted, UserError
 
-RecipeFile = Annotated[Path | None, typer.Argument(help="Recipe (TOML). Left out: the newest run's.", show_default=False)]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set pretrain.lr=3e-4")]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Argument(help="Recipe (TOML). Left out: the newest run's.", show_default=False, autocompletion=RECIPES),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set pretrain.lr=3e-4", autocompletion=OVERRIDES),
+]
 Runs = Annotated[Path | None, typer.Option("--runs", envvar="LLMCTL_RUNS", help="Folder of the runs.", show_default="./runs")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="The same graph shrunk: every stage in about two minutes.")]
 Gpus = Annotated[int | None, typer.Option("--gpus", min=1, help="Ranks to start on this machine, one a GPU.")]

@@ -35,7 +35,7 @@ def init(
 def recipes(json: Json = False) -> None:
     """The recipes that ship: what each makes, its size, what it needs and what it costs.
 
-    Example: llmctl run olmo_small --smoke
+    Example: llmctl recipes --json
     """
     with readable_errors():
         from llmctl.recipe.shipped import shipped_recipes
@@ -88,7 +88,9 @@ def schema(
 ) -> None:
     """The JSON schema of a recipe's file, by which editors complete and check it; or the reference of all keys.
 
-    Example: llmctl schema --out recipe.schema.json, and `#:schema ./recipe.schema.json` as the first line of a recipe
+    `#:schema ./recipe.schema.json` as the first line of a recipe tells an editor of it.
+
+    Example: llmctl schema --out recipe.schema.json
     """
     from llmctl.runs.files import write_text
     from llmctl.views.reference import reference, schema_text
@@ -109,7 +111,10 @@ def explain(
         typer.Argument(help="Dotted key, as in pretrain.lr; or a table, as in sft. Left out: all tables.", show_default=False),
     ] = None,
 ) -> None:
-    """What a key of the recipe means, its type, unit and default."""
+    """What a key of the recipe means, its type, unit and default.
+
+    Example: llmctl explain pretrain.lr
+    """
     from llmctl.views.explain import explain as text_of
     from llmctl.views.explain import list_tables
 

@@ -49,6 +49,9 @@ def verify(
     """Hash every file of a checkpoint and of all that it is made of against the manifests.
 
     `llmctl verify resume RECIPE` kills a stage of the recipe halfway and compares what becomes of it with a run at one stretch.
+
+    Example: llmctl verify olmo_small/sft
+    Example: llmctl verify resume recipes/olmo_small.toml --steps 8
     """
     from llmctl.runs.store import RunStore, default_root
     from llmctl.views.verification import show_verification
@@ -73,7 +76,9 @@ def reproduce(
 ) -> None:
     """Write the recipe and the commands that make a checkpoint again, and check that its inputs are the same.
 
-    Exit code 1 where something that decides the outcome has changed. Example: llmctl reproduce olmo_small/sft
+    Exit code 1 where something that decides the outcome has changed.
+
+    Example: llmctl reproduce olmo_small/sft
     """
     with readable_errors():
         from llmctl.runs.store import RunStore, default_root
@@ -94,7 +99,9 @@ def diff(
 ) -> None:
     """In what two recipes, runs or checkpoints differ: configuration, data, weights, scores.
 
-    Exit code 0: the same bits, or the same recipe. 1: they differ. Example: llmctl diff olmo_small/sft recipes/olmo_small.toml
+    Exit code 0: the same bits, or the same recipe. 1: they differ.
+
+    Example: llmctl diff olmo_small/sft recipes/olmo_small.toml
     """
     with readable_errors():
         from llmctl.runs.store import RunStore, default_root
@@ -110,7 +117,10 @@ def diff(
 
 
 def list_runs(runs: Runs = None, json: Json = False) -> None:
-    """All runs, and where each stands."""
+    """All runs, and where each stands.
+
+    Example: llmctl runs --json
+    """
     from llmctl.runs.store import RunStore, default_root
     from llmctl.views.tables import show_runs
 

@@ -8,7 +8,7 @@ from llmctl import events
 from llmctl.errors import UserError
 from llmctl.views.explain import explain, keys, tables
 from llmctl.views.progress import LiveScreen, PlainScreen, duration
-from llmctl.views.records import metrics_writer, tensorboard_writer
+from llmctl.views.records import metrics_writer
 
 
 def step(number: int, loss: float = 2.0) -> events.Metrics:
@@ -96,14 +96,3 @@ def test_a_stage_that_goes_on_takes_back_the_steps_it_makes_again(tmp_path):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     assert [row["loss"] for row in rows] == [2.0] * 3 + [1.0] * 4
-
-
-def test_tensorboard_holds_the_numbers_of_every_step(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    with tensorboard_writer(tmp_path / "tensorboard"):
-        for number in range(1, 4):
-            events.emit(step(number, float(number)))
-    read = EventAccumulator(str(tmp_path / "tensorboard"))
-    read.Reload()
-    assert [(item.step, item.value) for item in read.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 3.0)]
