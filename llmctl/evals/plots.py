@@ -89,7 +89,7 @@ def needles_figure(maps: Mapping[str, Mapping[tuple[float, int], Found]]) -> "Fi
     size = (1.4 + len(maps) * (0.9 + 0.75 * len(lengths)), 1.6 + 0.55 * len(depths))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(maps), sharey=True, squeeze=False)
-    image = None
+    image: Any = None
     for axes, (name, scores) in zip(panels[0], maps.items(), strict=True):
         chosen = np.full((len(depths), len(lengths)), np.nan)
         for (depth, length), score in scores.items():

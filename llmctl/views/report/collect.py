@@ -147,7 +147,7 @@ def collect(folder: Path) -> RunRecord:
 
 def _stage(reader: Reader, artifacts: list[Artifact]) -> StageRecord:
     """Of several artifacts of one name the newest that is finished or at work."""
-    at_work = [one for one in artifacts if one.done or status(one).startswith("running")]
+    at_work = [one for one in artifacts if one.done or _status(one).startswith("running")]
     chosen = max(at_work or artifacts, key=changed)
     folder = chosen.folder
     lines = reader.lines(chosen.metrics_path)
@@ -157,7 +157,7 @@ def _stage(reader: Reader, artifacts: list[Artifact]) -> StageRecord:
         kind=str(manifest.get("kind") or state.get("kind") or chosen.stage),
         key=chosen.key,
         folder=str(folder),
-        status=status(chosen),
+        status=_status(chosen),
         manifest=manifest,
         state=state,
         job=reader.mapping(folder / "job.json"),
@@ -169,8 +169,15 @@ def _stage(reader: Reader, artifacts: list[Artifact]) -> StageRecord:
         answers=reader.rows(folder / "answers.json"),
         sources=reader.mapping(folder / "stats.json"),
         attrition=reader.rows(folder / "attrition.json"),
-        older=[f"{one.name} ({status(one)})" for one in artifacts if one is not chosen],
+        older=[f"{one.name} ({_status(one)})" for one in artifacts if one is not chosen],
     )
+
+
+def _status(artifact: Artifact) -> str:
+    try:
+        return status(artifact)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return "unknown: its state.json is not as this version writes it"
 
 
 def _planned(recipe: dict[str, Any], tables: dict[str, Any]) -> dict[str, str]:

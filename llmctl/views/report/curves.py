@@ -1,6 +1,7 @@
 """Curves of all stages that train on one axis of tokens: loss, learning rate, gradient norm, speed, memory."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def thinned(at: np.ndarray, values: np.ndarray, points: int = POINTS) -> tuple[n
         return at, values
     edges = np.linspace(0, len(at), points // 2 + 1).astype(int)
     kept = set()
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         kept |= {low + int(values[low:high].argmin()), low + int(values[low:high].argmax())}
     places = sorted(kept)
     return at[places], values[places]
@@ -83,11 +84,13 @@ def loss_figure(run: RunRecord) -> "Figure | None":
             at, loss = span.curve("loss")
             above.plot(*thinned(at, loss), linewidth=0.7, alpha=0.35, color=span.colour)
             above.plot(*smoothed(at, loss), linewidth=1.8, color=span.colour, label=span.stage.name)
-            if len(dropped := _left_out(span)):
-                above.plot(*thinned(*dropped), "x", color=INK, markersize=5, label=left_out, zorder=3)
+            at, loss = _left_out(span)
+            if len(at):
+                above.plot(*thinned(at, loss), "x", color=INK, markersize=5, label=left_out, zorder=3)
                 left_out = "_"  # one entry in the legend
             below.plot(*thinned(*span.curve("learning_rate")), linewidth=1.5, color=span.colour)
-        if any([_add_heldout(above, span) for span in shown]):  # all of them
+        measured = [span for span in shown if _add_heldout(above, span)]
+        if measured:
             above.plot([], [], "D", markersize=4, markerfacecolor="none", color=INK, label="held-out text")
         _lay_out((above, below), shown)
         above.set_ylabel("loss (nats per token)")
@@ -99,11 +102,12 @@ def loss_figure(run: RunRecord) -> "Figure | None":
     return figure
 
 
-def _left_out(span: Span) -> tuple[np.ndarray, np.ndarray] | tuple[()]:
+def _left_out(span: Span) -> tuple[np.ndarray, np.ndarray]:
     dropped = [step for step in span.stage.steps if step.get("left_out")]
     found = [(span.first + step["tokens"], number(step["loss"])) for step in dropped]
     kept = [(at, loss) for at, loss in found if loss is not None]
-    return tuple(np.array(kept, dtype=float).T) if kept else ()
+    at, losses = np.array(kept, dtype=float).reshape(-1, 2).T
+    return at, losses
 
 
 def _add_heldout(axes: Any, span: Span) -> bool:

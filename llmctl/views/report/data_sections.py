@@ -1,13 +1,14 @@
 """What the models were trained on: sources, what was left out, the mix of every stage."""
 
 from collections import Counter
+from itertools import cycle
 from typing import Any
 
 from llmctl.corpus.page import attrition_table, source_table
 from llmctl.page import PALETTE, bar, table
 from llmctl.views.report.collect import RunRecord, StageRecord
 from llmctl.views.report.reading import inner, number
-from llmctl.views.report.section import Section, folded, heading, logged_table, paragraph
+from llmctl.views.report.section import FOLDED, Section, folded, heading, logged_table, paragraph
 from llmctl.views.report.wording import several, short
 
 HOW = (
@@ -23,6 +24,8 @@ def data_section(run: RunRecord) -> Section:
 
 
 def _corpus(stage: StageRecord) -> list[str]:
+    rules = [f"{row.get('step')}: {row.get('rule')}" for row in stage.attrition]
+    colours = dict(zip(dict.fromkeys(["train", "held out", *rules]), cycle(PALETTE), strict=False))
     parts = []
     for source, counts in stage.sources.items():
         kept = {"train": number(counts.get("train_documents")), "held out": number(counts.get("heldout_documents"))}
@@ -33,10 +36,12 @@ def _corpus(stage: StageRecord) -> list[str]:
         shares = {name: count for name, count in {**kept, **left_out}.items() if count}
         total = sum(shares.values())
         parts.append(paragraph(f"{source}: {several(int(total), 'document')} read"))
-        parts.append(bar([(name, count / total) for name, count in shares.items()]) if total else "")
+        parts.append(bar([(name, count / total) for name, count in shares.items()], colours) if total else "")
     if stage.sources:
         parts += [heading("What is there"), source_table(stage.sources)]
-        parts.append(folded("What was left out, rule by rule", attrition_table(stage.attrition)))
+        parts.append(
+            folded("What was left out, rule by rule", attrition_table(stage.attrition), opened=len(stage.attrition) <= FOLDED)
+        )
     parts += [logged_table(line) for line in stage.tables if str(line.get("title", "")).startswith("classifier")]
     if inner(stage.manifest, "files", "corpus.html"):
         parts.append(paragraph(f"Documents that were left out, and lengths: corpus.html in {stage.folder}"))

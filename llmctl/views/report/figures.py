@@ -26,11 +26,11 @@ POINTS = 600  # of a curve
 def drawing(name: str = "report") -> Iterator[None]:
     """The look of all figures. Ids in the SVG of a figure follow from its `name`."""
     import matplotlib
+    from cycler import cycler
 
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
-    look = dict.fromkeys(inked, INK) | {
-        "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
-        "axes.grid": True,
+    look: dict[Any, Any] = dict.fromkeys(inked, INK) | {
+        "axes.prop_cycle": cycler(color=COLOURS),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "grid.alpha": 0.2,
@@ -50,7 +50,10 @@ def panels(rows: int, height: float, ratios: tuple[float, ...] | None = None, wi
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
-    return figure, figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    plots = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    for axes in plots:
+        axes.grid()
+    return figure, plots
 
 
 def inline(name: str, figure: "Figure", told: str) -> str:

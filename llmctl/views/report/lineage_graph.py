@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT, ACROSS, DOWN = 300, 66, 40, 34  # of a box, and of the room between two, in pixels
+WIDTH, HEIGHT, ACROSS, DOWN = 300, 64, 40, 26  # of a box, and of the room between two, in pixels
 LONGEST = 44  # characters of a line of a box
 
 

@@ -14,6 +14,7 @@ from llmctl.views.report.record_sections import made_section, samples_section, s
 from llmctl.views.report.score_figures import figures_of
 from llmctl.views.report.score_sections import bits_section, few_shot_section, long_section
 from llmctl.views.report.section import Section, paragraph
+from llmctl.views.report.style import STYLE
 from llmctl.views.report.summary import stage_lines, summary
 from llmctl.views.report.training_sections import curves_section, speed_section
 from llmctl.views.report.wording import clock
@@ -22,28 +23,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINEAGE = (
-    "What was made from what, from the corpus down; arrows that others imply are left out. A box leads to the stage's log. The second "
-    "half of its name is a key of all that decides its outcome: another recipe or parent gives another key."
+    "What was made from what, from the corpus down; arrows that others imply are left out. A box leads to the stage's log. The "
+    "key in it is made of all that decides the outcome: another recipe, or another parent, gives another key."
 )
 TOLD = {
     "loss": "Loss and learning rate over the tokens of all stages",
     "work": "Gradient norm, tokens per second and memory over the tokens of all stages",
     "bits-per-byte": "Bits per byte of each stage and of its parent",
 }
-STYLE = """
-nav { position: sticky; top: 0; z-index: 1; background: var(--paper); overflow-x: auto; white-space: nowrap; padding: .4rem 0; border-bottom: 1px solid var(--faint); font-size: .9rem }
-nav a { margin-right: 1rem } a { color: inherit } section { scroll-margin-top: 3rem } details { scroll-margin-top: 3rem }
-h3 { font-size: 1rem; margin: 1.2rem 0 .3rem } .how { opacity: .8; max-width: 46rem } .note { border-left: 4px solid #d55e00; padding-left: .6rem }
-.plot svg { display: block; width: 100%; min-width: min(var(--width), 40rem); max-width: var(--width) } .plot svg * { stroke-linejoin: round }
-.findings { padding-left: 1.2rem } .wrong::marker { content: "✗ "; color: #d55e00 } .look::marker { content: "› " } .findings a { text-decoration-color: var(--faint) }
-td.better { color: #009e73; font-weight: 600 } td.worse { color: #d55e00; font-weight: 600 }
-table.text td { white-space: normal; overflow-wrap: anywhere; text-align: left; vertical-align: top; min-width: 8rem }
-.log { margin: .15rem 0; font-size: .85rem; overflow-wrap: anywhere; white-space: pre-wrap } .warning { border-left: 4px solid #d55e00; padding-left: .5rem }
-.lineage text { font-size: 12px; opacity: .8 } .lineage .name { font-size: 14px; font-weight: 600; opacity: 1 } .lineage rect { fill: var(--soft); stroke: currentColor; stroke-opacity: .4 }
-.lineage .bad rect { stroke: #d55e00; stroke-opacity: 1; stroke-width: 2 } .lineage .at-work rect { stroke: #0072b2; stroke-opacity: 1; stroke-width: 2 }
-.lineage .absent rect, .lineage .outside rect { stroke-dasharray: 5 4; fill: none } dt { font-size: .8rem; opacity: .7; margin-top: .4rem } dd { margin: 0 } dd pre { margin: .1rem 0 }
-p { overflow-wrap: anywhere }
-"""
 STRANGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """What files of another version, or changed by hand, lead to."""
 

@@ -13,17 +13,17 @@ from llmctl.views.report.section import FOLDED, Section, folded, heading, logged
 from llmctl.views.report.wording import clock, lasted, several
 
 SAMPLES = (
-    "What the models write, to be read with your own eyes: held-out questions with the expected answer, the parent's and the stage's "
-    "own, and texts that were continued while a stage ran. A mark … ends an answer that did not end by itself."
+    "What the models write, to be read with your own eyes: held-out questions with the expected answer, the parent's and the "
+    "stage's own, and prompts that were continued while a stage ran. An answer with … at its end did not end by itself."
 )
 WARNINGS = (
-    "Everything that a stage warned of, with its time. A single step that is left out is harmless; many in a row, or a warning about "
-    "the data or the short context, is where to begin."
+    "Everything that a stage warned of, with its time. A single step that is left out is harmless; many in a row, or a warning "
+    "about the data or the short context, is where to begin."
 )
 STAGES = "All that each stage has said, in its order: messages and tables, as they were printed while it ran."
 MADE = (
-    "What the run was made with. The same recipe, overrides and versions on the same machine give the same models; the full recipe "
-    "below has every key, those too that nobody has written."
+    "What the run was made with. The same recipe, overrides and versions on the same machine give the same models; the full "
+    "recipe below has every key, those too that nobody has written."
 )
 CONTINUED = "continued by the model"
 SHOWN = 3  # answers that are not folded away

@@ -67,7 +67,7 @@ def bits_figure(run: RunRecord) -> "Figure | None":
         axes.set_yticks(range(len(rows)), [f"{row.stage} on {row.source}" for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.7)
         axes.set_xlabel("bits per byte of held-out text; lower is better")
-        axes.grid(visible=False, axis="y")
+        axes.grid(visible=False, axis="y")  # a row has its own line
         figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -83,7 +83,9 @@ def differences_figure(scores: list[TaskScore]) -> "Figure | None":
 
     with drawing():
         figure = Figure(figsize=(max(5.0, 2.2 + 1.75 * len(children)), 1.2 + 0.28 * len(names)))
-        for axes, child in zip(figure.subplots(1, len(children), sharey=True, squeeze=False)[0], children, strict=True):
+        for axes, child in zip(
+            figure.subplots(1, len(children), sharex=True, sharey=True, squeeze=False)[0], children, strict=True
+        ):
             for score in shown:
                 if score.checkpoint != child or score.name not in names:
                     continue
@@ -93,6 +95,7 @@ def differences_figure(scores: list[TaskScore]) -> "Figure | None":
                 axes.plot([low, high], [place, place], color=colour, linewidth=2)
                 axes.plot(100 * score.value("difference"), place, "o", color=colour, markersize=5)
             axes.axvline(0, color=INK, linewidth=1)
+            axes.grid()
             axes.set_title(f"{child} - {_parent(shown, child)}", fontsize=9)
             axes.set_xlabel("points", fontsize=9)
             axes.set_ylim(len(names) - 0.5, -0.5)

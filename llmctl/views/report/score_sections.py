@@ -13,8 +13,8 @@ from llmctl.views.report.wording import change
 
 BITS = (
     "How many bits the model needs for a byte of text that it has not seen: a compression rate, so lower is better, and models "
-    "with other tokenizers can be compared. Open circle: the parent; full circle: the stage's model. Left of the xz lines the model "
-    "compresses better than a program that knows no language."
+    "with other tokenizers can be compared. Open circle: the parent; full circle: the stage's model. Left of the xz lines the "
+    "model compresses better than a program that knows no language."
 )
 LONG = (
     "Above, the loss at each position of long documents: a model that uses its context goes on falling to the right, and without "
@@ -22,8 +22,9 @@ LONG = (
     "length, and a cell says how often it is found (in brackets: written out). Guessing finds the share that is marked as chance."
 )
 FEW_SHOT = (
-    "Scores with their standard error, each checkpoint beside chance and beside its parent on the same questions. An interval that "
-    "holds 0 shows no difference: with few questions most of them do. Green: clearly better than the parent; orange: clearly worse."
+    "Scores with their standard error, each checkpoint beside chance and beside its parent on the same questions. An interval "
+    "that holds 0 shows no difference: with few questions most of them do. ▲, green: clearly better than the parent; ▼, orange: "
+    "clearly worse."
 )
 
 

@@ -8,12 +8,18 @@ from pathlib import Path
 from llmctl.page import table
 from llmctl.views.report.collect import RunRecord, StageRecord
 from llmctl.views.report.reading import inner, number
+from llmctl.views.report.scores import checkpoints, task_scores
 from llmctl.views.report.section import folded, heading, paragraph
 from llmctl.views.report.training_sections import measured
 from llmctl.views.report.verdicts import Finding, Verdict, findings, verdicts
 from llmctl.views.report.wording import clock, gib, lasted, several, short
 
 SHOWN = 8  # verdicts, and findings, that are not folded away
+RESULTS = {
+    "bits_per_byte_after": "bits per byte",
+    "bits_per_byte": "bits per byte",
+    "loss on held-out answers/after": "loss on held-out answers",
+}
 FLOPS = 6  # of a weight and a token in training: 2 forward, 4 backward
 
 
@@ -25,7 +31,7 @@ def summary(run: RunRecord) -> str:
     judged = verdicts(run)
     if judged:
         rows = [_row(one) for one in judged]
-        head = ["", "this run", "against", "", "verdict"]
+        head = ["verdict", "of what", "this run", "against", "its value"]
         parts += [heading("Is it good?"), _judged(head, rows[:SHOWN])]
         parts.append(folded(f"{len(rows) - SHOWN:,} more", _judged(head, rows[SHOWN:])) if len(rows) > SHOWN else "")
     return f"<section id='summary'>{''.join(parts)}</section>"
@@ -115,7 +121,7 @@ def _listed(found: list[Finding]) -> str:
 
 def _row(one: Verdict) -> list[str]:
     marks: dict[str, str] = {"better": "▲ better", "worse": "▼ worse", "no clear difference": "= no clear difference"}
-    return [one.what, one.ours, one.against, one.theirs, marks[one.word]]
+    return [marks[one.word], one.what, one.ours, one.against, one.theirs]
 
 
 def _judged(columns: list[str], rows: list[list[str]]) -> str:
@@ -126,10 +132,25 @@ def _judged(columns: list[str], rows: list[list[str]]) -> str:
 
 
 def stage_lines(stage: StageRecord) -> Iterator[str]:
-    """What a box of the lineage says of a stage."""
+    """What a box of the lineage says of a stage: time, tokens and key; its result."""
     facts = [lasted(stage.seconds)] if stage.seconds is not None else []
     facts += [f"{short(stage.tokens)} tokens"] if stage.tokens else []
     facts += [stage.key] if stage.key else []
     yield ", ".join(facts)
-    numbers = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in stage.metrics.items() if isinstance(value, float)]
-    yield next((told for told in numbers if told.startswith("bits per byte")), next(iter(numbers), ""))
+    yield _result(stage)
+
+
+def _result(stage: StageRecord) -> str:
+    for key, told in RESULTS.items():
+        if key in stage.metrics:
+            return f"{told} {stage.metrics[key]:.3f}"
+    if stage.kind == "tokens":
+        return f"{short(sum(stage.metrics.values()))} tokens in {several(len(stage.metrics), 'source')}"
+    if stage.sources:
+        documents = sum(number(inner(counts, "train_documents")) or 0.0 for counts in stage.sources.values())
+        return f"{documents:,.0f} documents in {several(len(stage.sources), 'source')}"
+    if vocabulary := stage.metrics.get("vocabulary"):
+        return f"{vocabulary:,.0f} tokens in the vocabulary"
+    scores = task_scores(stage)
+    names = {score.name[0] for score in scores}
+    return f"{several(len(names), 'task')}, {several(len(checkpoints(scores)), 'checkpoint')}" if names else ""
