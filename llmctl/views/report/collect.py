@@ -8,7 +8,7 @@ from typing import Any
 
 from llmctl.runs.artifact import MANIFEST, Artifact
 from llmctl.runs.store import RECIPE_FILE, Run, changed
-from llmctl.views.report.reading import Reader, finite, inner, number, numbers
+from llmctl.views.report.reading import Reader, finite, inner, inner_mapping, number, numbers
 from llmctl.views.tables import status
 
 NOT_BEGUN = "not begun"
@@ -94,7 +94,7 @@ class RunRecord:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        return inner(self.recipe, "resolved")
+        return inner_mapping(self.recipe, "resolved")
 
     @property
     def trained(self) -> list[StageRecord]:
@@ -107,7 +107,7 @@ class RunRecord:
     @property
     def reference_source(self) -> str:
         """The text that stages are compared on, as `Recipe.reference_source` has it."""
-        sources = inner(self.resolved, "corpus", "sources")
+        sources = inner_mapping(self.resolved, "corpus", "sources")
         texts = [name for name in sources if inner(sources, name, "kind") == "text"]
         return next((name for name in texts if inner(sources, name, "path") == "builtin:python-stdlib"), (texts or ["text"])[0])
 
@@ -134,12 +134,12 @@ def collect(folder: Path) -> RunRecord:
         if artifact.stage and any((artifact.folder / name).exists() for name in MARKS):
             found.setdefault(artifact.stage, []).append(artifact)
     stages = {name: _stage(reader, artifacts) for name, artifacts in found.items()}
-    tables = inner(recipe, "resolved", "stages")
+    tables = inner_mapping(recipe, "resolved", "stages")
     for name, kind in _planned(recipe, tables).items():
         stages.setdefault(name, StageRecord(name)).kind = kind
     order = [*_planned(recipe, tables), *found]
     for stage in stages.values():
-        _add_parents(stage, inner(tables, stage.name), stages, folder.name)
+        _add_parents(stage, inner_mapping(tables, stage.name), stages, folder.name)
         reader.notes += _strange_parents(stage, stages)
     ordered = _parents_first({name: stages[name] for name in dict.fromkeys(order)})
     return RunRecord(folder.name, str(folder), time.time(), recipe, ordered, reader.notes)
@@ -147,33 +147,35 @@ def collect(folder: Path) -> RunRecord:
 
 def _stage(reader: Reader, artifacts: list[Artifact]) -> StageRecord:
     """Of several artifacts of one name the newest that is finished or at work."""
-    at_work = [one for one in artifacts if one.done or _status(one).startswith("running")]
+    at_work = [one for one in artifacts if one.done or status_of(one).startswith("running")]
     chosen = max(at_work or artifacts, key=changed)
     folder = chosen.folder
-    lines = reader.lines(chosen.metrics_path)
+    running = status_of(chosen).startswith("running")
+    lines = reader.lines(chosen.metrics_path, running)
     manifest, state = reader.mapping(folder / MANIFEST), reader.mapping(folder / "state.json")
     return StageRecord(
         name=chosen.stage,
         kind=str(manifest.get("kind") or state.get("kind") or chosen.stage),
         key=chosen.key,
         folder=str(folder),
-        status=_status(chosen),
+        status=status_of(chosen),
         manifest=manifest,
         state=state,
         job=reader.mapping(folder / "job.json"),
         steps=[line for line in lines if number(line.get("tokens")) is not None and "loss" in line],
         measured=[line for line in lines if "loss" not in line],
-        log=reader.lines(chosen.log_path) if chosen.log_path.exists() else None,
+        log=reader.lines(chosen.log_path, running) if chosen.log_path.exists() else None,
         scores=reader.mapping(folder / "scores.json"),
         long=reader.mapping(folder / "long" / "scores.json"),
         answers=reader.rows(folder / "answers.json"),
         sources=reader.mapping(folder / "stats.json"),
         attrition=reader.rows(folder / "attrition.json"),
-        older=[f"{one.name} ({_status(one)})" for one in artifacts if one is not chosen],
+        older=[f"{one.name} ({status_of(one)})" for one in artifacts if one is not chosen],
     )
 
 
-def _status(artifact: Artifact) -> str:
+def status_of(artifact: Artifact) -> str:
+    """As `llmctl runs` shows it, where its state can be read."""
     try:
         return status(artifact)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -190,7 +192,7 @@ def _planned(recipe: dict[str, Any], tables: dict[str, Any]) -> dict[str, str]:
 
 
 def _add_parents(stage: StageRecord, table: dict[str, Any], stages: dict[str, StageRecord], run: str) -> None:
-    recorded = inner(stage.manifest, "parents")
+    recorded = inner_mapping(stage.manifest, "parents")
     for name, parent in recorded.items():
         folder = str(inner(parent, "folder") or name)
         if name in stages and folder.startswith(f"{run}/"):
@@ -213,8 +215,8 @@ def _strange_parents(stage: StageRecord, stages: dict[str, StageRecord]) -> list
     """A stage whose parent has been made anew since."""
     return [
         f"{stage.name}-{stage.key} was made from {name}-{parent['key']}, and the newest {name} is another one: {stages[name].key}"
-        for name, parent in inner(stage.manifest, "parents").items()
-        if name in stage.parents and inner(parent, "key") not in ({}, stages[name].key)
+        for name, parent in inner_mapping(stage.manifest, "parents").items()
+        if name in stage.parents and inner(parent, "key") not in (None, stages[name].key)
     ]
 
 

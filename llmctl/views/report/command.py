@@ -1,7 +1,10 @@
 """`llmctl report`: which run, and where its page goes."""
 
 import difflib
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,22 +51,34 @@ def show_report(name: str | None, wish: Wish, runs: Path | None) -> None:
         print(json.dumps(record.plain(), indent=2))
         if wish.out is None and wish.plots is None:
             return
-    from llmctl.views.report.page import figures, make_page
-    from llmctl.views.report.summary import lines
+    from llmctl.views.report.page import figures, make_page, summary_lines
 
     out = wish.out or run.folder / PAGE
     kinds = FORMATS if wish.figure_format == "both" else (wish.figure_format,)
-    try:
-        write_text(out, make_page(record))
-        drawn = write_figures(figures(record), wish.plots, kinds) if wish.plots is not None else []
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or out}: cannot be written ({error.strerror}); name another place with --out or --plots"
-        ) from None
+    drawings = figures(record)
+    with _written("--out", out):
+        write_text(out, make_page(record, drawings))
+    written = []
+    if wish.plots is not None:
+        with _written("--plots", wish.plots):
+            written = write_figures(drawings, wish.plots, kinds)
     if not wish.as_json:
-        print("\n".join([str(out), *lines(record)]))
-        if drawn:
-            print(f"{len(drawn)} figures in {wish.plots}")
+        print("\n".join([str(out), *summary_lines(record)]))
+        if written:
+            print(f"{len(written)} figures in {wish.plots}")
+
+
+@contextmanager
+def _written(option: str, place: Path) -> Iterator[None]:
+    """Raises:
+    UserError: `place` is none to write to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # which has a message of its own
+            raise
+        raise UserError(f"{place}: cannot be written ({error.strerror}); {option} names another place") from None
 
 
 def find_run(store: RunStore, name: str) -> Run:
@@ -76,7 +91,7 @@ def find_run(store: RunStore, name: str) -> Run:
     for folder in (store.root / name, place, place.resolve().parent):
         if is_run(folder):
             return Run(folder.resolve())
-    known = [run.name for run in store.runs()]
+    known = [run.name for run in store.runs() if is_run(run.folder)]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     there = (

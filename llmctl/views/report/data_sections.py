@@ -2,12 +2,11 @@
 
 from collections import Counter
 from itertools import cycle
-from typing import Any
 
 from llmctl.corpus.page import attrition_table, source_table
 from llmctl.page import PALETTE, bar, table
 from llmctl.views.report.collect import RunRecord, StageRecord
-from llmctl.views.report.reading import inner, number
+from llmctl.views.report.reading import inner, inner_mapping, inner_rows, number
 from llmctl.views.report.section import FOLDED, Section, folded, heading, logged_table, paragraph
 from llmctl.views.report.wording import several, short
 
@@ -20,7 +19,7 @@ HOW = (
 def data_section(run: RunRecord) -> Section:
     parts = [part for stage in run.of_kind("corpus") for part in _corpus(stage)]
     mixes = [part for stage in run.stages for part in _mix(run, stage)]
-    return Section("data", "Data", HOW, [*parts, *([heading("Mix of every stage"), *mixes] if mixes else [])])
+    return Section(HOW, [*parts, *([heading("Mix of every stage"), *mixes] if mixes else []), *_tokenizer(run)])
 
 
 def _corpus(stage: StageRecord) -> list[str]:
@@ -28,7 +27,7 @@ def _corpus(stage: StageRecord) -> list[str]:
     colours = dict(zip(dict.fromkeys(["train", "held out", *rules]), cycle(PALETTE), strict=False))
     parts = []
     for source, counts in stage.sources.items():
-        kept = {"train": number(counts.get("train_documents")), "held out": number(counts.get("heldout_documents"))}
+        kept = {"train": number(inner(counts, "train_documents")), "held out": number(inner(counts, "heldout_documents"))}
         left_out: Counter[str] = Counter()
         for row in stage.attrition:
             if row.get("source") == source:
@@ -52,7 +51,7 @@ def _mix(run: RunRecord, stage: StageRecord) -> list[str]:
     mixed = _parts_of(stage)
     if not mixed:
         return []
-    sources = [*inner(run.resolved, "corpus", "sources"), *mixed]
+    sources = [*inner_mapping(run.resolved, "corpus", "sources"), *mixed]
     colours = {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(dict.fromkeys(sources))}
     trained = {name.removeprefix("tokens/"): count for name, count in stage.metrics.items() if name.startswith("tokens/")}
     told = "; ".join(f"{name} {short(count)}" for name, count in trained.items())
@@ -66,16 +65,15 @@ def _mix(run: RunRecord, stage: StageRecord) -> list[str]:
 
 def _parts_of(stage: StageRecord) -> dict[str, float]:
     """Shares by the name of the part, as the trainer was told them."""
-    listed: Any = stage.job.get("parts")
     found: dict[str, float] = {}
-    for part in listed if isinstance(listed, list) else []:
+    for part in inner_rows(stage.job, "parts"):
         label, share = part.get("label"), number(part.get("share"))
         if share:
             found[f"{part.get('source')}, {label}" if label else str(part.get("source"))] = share
     return found
 
 
-def tokenizer_part(run: RunRecord) -> str:
+def _tokenizer(run: RunRecord) -> list[str]:
     """Bytes that a token stands for, of each source."""
     rows = [
         [name.partition("/")[2], f"{value:.2f}"]
@@ -83,4 +81,4 @@ def tokenizer_part(run: RunRecord) -> str:
         for name, value in stage.metrics.items()
         if name.startswith("bytes_per_token/")
     ]
-    return heading("Tokenizer") + table(["held-out source", "bytes a token"], rows) if rows else ""
+    return [heading("Tokenizer"), table(["held-out source", "bytes a token"], rows)] if rows else []

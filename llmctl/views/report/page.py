@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llmctl.page import whole_page
 from llmctl.views.report.collect import NOT_BEGUN, RunRecord, StageRecord
-from llmctl.views.report.data_sections import data_section, tokenizer_part
+from llmctl.views.report.data_sections import data_section
 from llmctl.views.report.figures import inline
 from llmctl.views.report.lineage_graph import Box, draw
 from llmctl.views.report.record_sections import made_section, samples_section, stages_section, warnings_section
-from llmctl.views.report.score_figures import figures_of
+from llmctl.views.report.score_figures import figure_makers
 from llmctl.views.report.score_sections import bits_section, few_shot_section, long_section
 from llmctl.views.report.section import Section, paragraph
 from llmctl.views.report.style import STYLE
-from llmctl.views.report.summary import stage_lines, summary
+from llmctl.views.report.summary import lines, stage_lines, summary
 from llmctl.views.report.training_sections import curves_section, speed_section
 from llmctl.views.report.wording import clock
 
@@ -31,73 +31,61 @@ TOLD = {
     "work": "Gradient norm, tokens per second and memory over the tokens of all stages",
     "bits-per-byte": "Bits per byte of each stage and of its parent",
 }
+Made = TypeVar("Made")
 STRANGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """What files of another version, or changed by hand, lead to."""
 
 
 def figures(run: RunRecord) -> dict[str, "Figure"]:
-    """All figures of the page, by name; what cannot be drawn becomes a note."""
-    try:
-        return figures_of(run)
-    except STRANGE as error:
-        run.notes.append(f"figures: {_named(error)}")
-        return {}
+    """All figures that there are numbers for, by name."""
+    drawn = {name: _guarded(run, f"the figure {name}", make, None) for name, make in figure_makers(run).items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def make_page(run: RunRecord, script: str = "") -> str:
+def summary_lines(run: RunRecord) -> list[str]:
+    """The summary in three lines of plain text."""
+    return _guarded(run, "the summary", partial(lines, run), [])
+
+
+def make_page(run: RunRecord, drawings: dict[str, "Figure"], script: str = "") -> str:
     """The whole page as HTML."""
-    drawn = {name: inline(name, figure, TOLD.get(name, name.replace("-", " "))) for name, figure in figures(run).items()}
-    makers: dict[str, Callable[[], Section]] = {
-        "Lineage": partial(lineage_section, run),
-        "Training curves": partial(curves_section, run, drawn),
-        "Bits per byte": partial(bits_section, run, drawn),
-        "Data": partial(_data, run),
-        "Longer context": partial(long_section, run, drawn),
-        "Few-shot tasks": partial(few_shot_section, run, drawn),
-        "Samples": partial(samples_section, run),
-        "Time, speed and memory": partial(speed_section, run, drawn),
-        "Warnings": partial(warnings_section, run),
-        "Stages and their logs": partial(stages_section, run),
-        "Versions, hardware, recipe": partial(made_section, run),
+    drawn = {name: inline(name, figure, TOLD.get(name, name.replace("-", " "))) for name, figure in drawings.items()}
+    makers: dict[str, tuple[str, Callable[[], Section]]] = {
+        "lineage": ("Lineage", partial(lineage_section, run)),
+        "curves": ("Training curves", partial(curves_section, run, drawn)),
+        "bits": ("Bits per byte", partial(bits_section, run, drawn)),
+        "data": ("Data", partial(data_section, run)),
+        "long": ("Longer context", partial(long_section, run, drawn)),
+        "few-shot": ("Few-shot tasks", partial(few_shot_section, run, drawn)),
+        "samples": ("Samples", partial(samples_section, run)),
+        "speed": ("Time, speed and memory", partial(speed_section, run, drawn)),
+        "warnings": ("Warnings", partial(warnings_section, run)),
+        "stages": ("Stages and their logs", partial(stages_section, run)),
+        "made": ("Versions, hardware, recipe", partial(made_section, run)),
     }
-    sections = [made for title, make in makers.items() if (made := _made(run, title, make)) is not None]
-    links = [("summary", "Summary"), *((section.name, section.title) for section in sections)]
+    sections = [
+        _guarded(run, title, make, Section("", [paragraph("See the notes at the top.")])).html(name, title)
+        for name, (title, make) in makers.items()
+    ]
+    top = _guarded(run, "the summary", partial(summary, run), "")
+    links = [("summary", "Summary"), *((name, title) for name, (title, _) in makers.items())]
     nav = "".join(f"<a href='#{name}'>{escape(title)}</a>" for name, title in links)
     head = [f"<h1>Report of {escape(run.name)}</h1>", f"<nav>{nav}</nav>"]
-    top = paragraph(f"Made {clock(run.read_at)} from {run.folder}{', which is being written' if run.running else ''}.", "how")
-    body = [section.html() for section in sections]
-    return whole_page(f"{run.name}: report", [*head, top, _summary(run), _notes(run), *body], STYLE, script)
+    when = paragraph(f"Made {clock(run.read_at)} from {run.folder}{', which is being written' if run.running else ''}.", "how")
+    notes = "".join(paragraph(note, "note") for note in run.notes)
+    begin = f"<section id='summary'>{top}</section><section id='notes'>{notes}</section>"
+    return whole_page(f"{run.name}: report", [*head, when, begin, *sections], STYLE, script)
 
 
-def _made(run: RunRecord, title: str, make: Callable[[], Section]) -> Section | None:
-    """A section; None, and a note of why, where the files that it is made from are not as this version writes them."""
+def _guarded(run: RunRecord, what: str, make: Callable[[], Made], otherwise: Made) -> Made:
+    """What is made; where the files that it is made from are not as this version writes them, `otherwise`, and a note of why."""
     try:
         return make()
     except STRANGE as error:
-        run.notes.append(f"{title}: {_named(error)}")
-        return None
-
-
-def _named(error: Exception) -> str:
-    return f"its files are not as this version writes them ({type(error).__name__}: {error})"
-
-
-def _summary(run: RunRecord) -> str:
-    try:
-        return summary(run)
-    except STRANGE as error:
-        run.notes.append(f"Summary: {_named(error)}")
-        return "<section id='summary'></section>"
-
-
-def _notes(run: RunRecord) -> str:
-    told = "".join(paragraph(note, "note") for note in run.notes)
-    return f"<section id='notes'>{told}</section>"
-
-
-def _data(run: RunRecord) -> Section:
-    made, tokenizer = data_section(run), tokenizer_part(run)
-    return Section(made.name, made.title, made.how, [*made.parts, *([tokenizer] if tokenizer else [])])
+        note = f"{what}: the files are not as this version writes them ({type(error).__name__}: {error})"
+        if note not in run.notes:
+            run.notes.append(note)
+        return otherwise
 
 
 def lineage_section(run: RunRecord) -> Section:
@@ -109,7 +97,7 @@ def lineage_section(run: RunRecord) -> Section:
     parents = {name: [] for name in outside} | {stage.name: [*stage.outside, *stage.parents] for stage in run.stages}
     older = [f"{stage.name}: {', '.join(stage.older)}" for stage in run.stages if stage.older]
     told = [paragraph(f"Also there, of other keys: {'; '.join(older)}")] if older else []
-    return Section("lineage", "Lineage", LINEAGE, [draw(boxes, parents), *told])
+    return Section(LINEAGE, [draw(boxes, parents), *told])
 
 
 def _look(stage: StageRecord) -> str:

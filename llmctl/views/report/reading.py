@@ -38,8 +38,8 @@ class Reader:
             return None
         return value
 
-    def lines(self, path: Path) -> list[dict[str, Any]]:
-        """The objects of a file with one a line. A last line without an end is being written, and is no fault."""
+    def lines(self, path: Path, being_written: bool = False) -> list[dict[str, Any]]:
+        """The objects of a file with one a line. While it is written its last line may lack its end, which is no fault."""
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -52,7 +52,7 @@ class Reader:
             value = _object(line)
             if value is not None:
                 found.append(value)
-            elif line.strip():
+            elif line.strip() and (line.endswith("\n") or not being_written):
                 broken += 1
         if broken:
             cut = ", the last one, which is cut" if broken == 1 and not text.endswith("\n") else ""
@@ -80,10 +80,22 @@ def numbers(values: Any) -> dict[str, float]:
 
 
 def inner(value: Any, *path: str) -> Any:
-    """What stands at a path of keys in nested mappings; an empty mapping where it does not."""
+    """What stands at a path of keys in nested mappings; None where nothing does."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
-    return {} if value is None else value
+    return value
+
+
+def inner_mapping(value: Any, *path: str) -> dict[str, Any]:
+    """The mapping there; an empty one where there is none."""
+    found = inner(value, *path)
+    return found if isinstance(found, dict) else {}
+
+
+def inner_rows(value: Any, *path: str) -> list[dict[str, Any]]:
+    """The mappings of the list there; none where there is no list."""
+    found = inner(value, *path)
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def finite(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from llmctl.corpus.shown import shown_text
 from llmctl.page import table
 from llmctl.views.report.collect import NOT_BEGUN, RunRecord, StageRecord
-from llmctl.views.report.reading import inner, walk
+from llmctl.views.report.reading import inner, inner_mapping, walk
 from llmctl.views.report.section import FOLDED, Section, folded, heading, logged_table, paragraph
 from llmctl.views.report.wording import clock, lasted, several
 
@@ -30,7 +30,7 @@ SHOWN = 3  # answers that are not folded away
 
 
 def samples_section(run: RunRecord) -> Section:
-    return Section("samples", "Samples", SAMPLES, [part for stage in run.stages for part in _samples(run, stage)])
+    return Section(SAMPLES, [part for stage in run.stages for part in _samples(run, stage)])
 
 
 def _samples(run: RunRecord, stage: StageRecord) -> Iterator[str]:
@@ -51,7 +51,7 @@ def _answer(row: dict[str, Any], parent: str, stage: str) -> str:
     entries = [("asked", shown_text({"messages": question}) if isinstance(question, list) else str(question), True)]
     entries.append(("expected", str(row.get("expected", "")), True))
     for name, when in ((parent, "before"), (stage, "after")):
-        found = inner(row, when)
+        found = inner_mapping(row, when)
         entries.append((name, str(found.get("text", "")), bool(found.get("ended"))))
     listed = (
         f"<dt>{escape(name)}</dt><dd><pre>{escape(text)}{'' if ended else ' …'}</pre></dd>" for name, text, ended in entries
@@ -77,7 +77,7 @@ def warnings_section(run: RunRecord) -> Section:
     if silent:
         told = f"{', '.join(silent)}: made by a version that kept no log, so that their warnings are not known."
         parts.append(paragraph(told))
-    return Section("warnings", "Warnings", WARNINGS, parts or [paragraph("None.")])
+    return Section(WARNINGS, parts or [paragraph("None.")])
 
 
 def _wrapped(columns: list[str], rows: list[list[str]]) -> str:
@@ -86,7 +86,7 @@ def _wrapped(columns: list[str], rows: list[list[str]]) -> str:
 
 
 def stages_section(run: RunRecord) -> Section:
-    return Section("stages", "Stages and their logs", STAGES, [_stage(stage) for stage in run.stages])
+    return Section(STAGES, [_stage(stage) for stage in run.stages])
 
 
 def _stage(stage: StageRecord) -> str:
@@ -95,7 +95,7 @@ def _stage(stage: StageRecord) -> str:
     if stage.older:
         parts.append(paragraph(f"Older: {', '.join(stage.older)}"))
     parts.append(_log(stage.log or []) if stage.log is not None else "")
-    plain = {name: value for name, value in inner(stage.manifest, "metrics").items() if isinstance(value, int | float)}
+    plain = {name: value for name, value in inner_mapping(stage.manifest, "metrics").items() if isinstance(value, int | float)}
     if plain:
         rows = [[name, f"{value:,.6g}"] for name, value in plain.items()]
         parts.append(folded(f"Numbers in the manifest ({len(rows):,})", table(["metric", "value"], rows)))
@@ -119,7 +119,7 @@ def made_section(run: RunRecord) -> Section:
     for title, key in (("Versions", "versions"), ("Hardware", "hardware")):
         kinds: dict[str, list[str]] = {}
         for stage in run.stages:
-            if found := inner(stage.manifest, key):
+            if found := inner_mapping(stage.manifest, key):
                 kinds.setdefault(json.dumps(found), []).append(stage.name)
         for found, names in kinds.items():
             told = f"{title}{'' if len(kinds) == 1 else ' of ' + ', '.join(names)}"
@@ -129,7 +129,7 @@ def made_section(run: RunRecord) -> Section:
         parts += [heading("Recipe"), _wrapped(["", ""], origin)]
         rows = [[name, _written(value)] for name, value in walk(run.resolved)]
         parts.append(folded(f"The recipe with every key ({len(rows):,})", _wrapped(["key", "value"], rows)))
-    return Section("made", "Versions, hardware, recipe", MADE, parts)
+    return Section(MADE, parts)
 
 
 def _written(value: Any) -> str:

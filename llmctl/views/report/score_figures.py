@@ -1,10 +1,12 @@
 """Figures of scores: bits per byte of every stage, differences to the parent, and what a longer context gives."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llmctl.stages.score_tables import AS_THEY_ARE
-from llmctl.views.report.collect import RunRecord
+from llmctl.views.report.collect import RunRecord, StageRecord
 from llmctl.views.report.curves import loss_figure, work_figure
 from llmctl.views.report.figures import COLOURS, INK, drawing, panels
 from llmctl.views.report.scores import (
@@ -24,26 +26,43 @@ if TYPE_CHECKING:
 TASKS = 40  # of a figure of differences
 
 
-def figures_of(run: RunRecord) -> dict[str, "Figure"]:
-    """All figures that there are numbers for, by name."""
-    found = {"loss": loss_figure(run), "work": work_figure(run), "bits-per-byte": bits_figure(run)}
+def figure_makers(run: RunRecord) -> dict[str, Callable[[], "Figure | None"]]:
+    """What makes each figure, by its name; a figure that there are no numbers for is None."""
+    found: dict[str, Callable[[], Figure | None]] = {
+        "loss": partial(loss_figure, run),
+        "work": partial(work_figure, run),
+        "bits-per-byte": partial(bits_figure, run),
+    }
     for stage in run.stages:
-        if curves := position_curves(stage.long):
-            found[f"positions-{stage.name}"] = _positions(curves, stage.long)
-        if maps := needle_maps(stage.long):
-            from llmctl.evals.plots import needles_figure
-
-            with drawing():
-                found[f"needles-{stage.name}"] = needles_figure(maps)
-        found[f"differences-{stage.name}"] = differences_figure(task_scores(stage))
-    return {name: figure for name, figure in found.items() if figure is not None}
+        if stage.long:
+            found[f"positions-{stage.name}"] = partial(positions_figure, stage)
+            found[f"needles-{stage.name}"] = partial(map_figure, stage)
+        if stage.scores:
+            found[f"differences-{stage.name}"] = partial(differences_figure, stage)
+    return found
 
 
-def _positions(curves: dict[str, list[tuple[int, int, float, float]]], long: dict) -> "Figure":
+def positions_figure(stage: StageRecord) -> "Figure | None":
+    """Loss by position, as the stage itself draws it."""
     from llmctl.evals.plots import curves_figure
 
+    curves = position_curves(stage.long)
+    if not curves:
+        return None
     with drawing():
-        return curves_figure(curves, differences_to_first(curves), int(long["parent_length"]), int(long["documents"]))
+        length, documents = int(stage.long["parent_length"]), int(stage.long["documents"])
+        return curves_figure(curves, differences_to_first(curves), length, documents)
+
+
+def map_figure(stage: StageRecord) -> "Figure | None":
+    """The map of needles, as the stage itself draws it."""
+    from llmctl.evals.plots import needles_figure
+
+    maps = needle_maps(stage.long)
+    if not maps:
+        return None
+    with drawing():
+        return needles_figure(maps)
 
 
 def bits_figure(run: RunRecord) -> "Figure | None":
@@ -72,9 +91,10 @@ def bits_figure(run: RunRecord) -> "Figure | None":
     return figure
 
 
-def differences_figure(scores: list[TaskScore]) -> "Figure | None":
+def differences_figure(stage: StageRecord) -> "Figure | None":
     """The paired difference of each checkpoint to its parent with its 95 % interval, task by task; a panel for each checkpoint.
     Of scores that are shares: others have units of their own."""
+    scores = task_scores(stage)
     shown = [score for score in scores if not math.isnan(score.interval[0]) and score.measure not in AS_THEY_ARE]
     names, children = list(dict.fromkeys(score.name for score in shown))[:TASKS], checkpoints(shown)
     if not names:

@@ -6,7 +6,7 @@ from llmctl.page import table
 from llmctl.stages.score_tables import in_units
 from llmctl.views.lineage import score_line
 from llmctl.views.report.collect import RunRecord, StageRecord
-from llmctl.views.report.reading import inner, number
+from llmctl.views.report.reading import inner, inner_mapping, inner_rows, number
 from llmctl.views.report.scores import TaskScore, bits_of, checkpoints, compressors, task_scores
 from llmctl.views.report.section import Section, folded, heading, long_table, paragraph
 from llmctl.views.report.wording import change
@@ -44,12 +44,12 @@ def bits_section(run: RunRecord, drawn: dict[str, str]) -> Section:
     noted = [
         [stage.name, score_line(one)]
         for stage in run.stages
-        for one in inner(stage.manifest, "evaluations") or []
+        for one in inner_rows(stage.manifest, "evaluations")
         if inner(one, "asked", "measure") == "bits_per_byte"
     ]
     if noted:
         parts.append(long_table("Measured later with llmctl eval", ["stage", "bits per byte"], noted))
-    return Section("bits", "Bits per byte", BITS, [part for part in parts if part])
+    return Section(BITS, [part for part in parts if part])
 
 
 def long_section(run: RunRecord, drawn: dict[str, str]) -> Section:
@@ -61,12 +61,12 @@ def long_section(run: RunRecord, drawn: dict[str, str]) -> Section:
         parts.append(heading(f"{stage.name}: context from {next(lengths)} to {next(lengths)} tokens"))
         parts += [drawn.get(f"{kind}-{stage.name}", "") for kind in ("positions", "needles")]
         parts += [_long_tasks(stage), _guard(stage)]
-    return Section("long", "Longer context", LONG, [part for part in parts if part])
+    return Section(LONG, [part for part in parts if part])
 
 
 def _long_tasks(stage: StageRecord) -> str:
     """Choice accuracy of each model by task and length."""
-    models = {name: found.get("tasks") or [] for name, found in inner(stage.long, "models").items()}
+    models = {name: inner_rows(found, "tasks") for name, found in inner_mapping(stage.long, "models").items()}
     models = {name: found for name, found in models.items() if found}
     lengths = sorted({row["length"] for rows in models.values() for row in rows})
     rows = []
@@ -90,7 +90,7 @@ def _with_error(row: dict | None) -> str:
 
 def _guard(stage: StageRecord) -> str:
     rows = []
-    for one in inner(stage.long, "guard") or []:
+    for one in inner_rows(stage.long, "guard"):
         scale, digits, unit = (100, 1, " %") if one.get("higher_is_better") else (1, 3, "")
         values = [f"{scale * one[key]:.{digits}f}{unit}" for key in ("before", "after")]
         error = number(one.get("error"))
@@ -117,17 +117,17 @@ def few_shot_section(run: RunRecord, drawn: dict[str, str]) -> Section:
             parts.append(drawn.get(f"differences-{stage.name}", ""))
             title = "Differences on the same questions [95 % interval], p of the sign test"
             parts.append(long_table(title, columns, _differences(by_name, children)))
-        if stage.scores.get("aggregates"):
-            parts.append(folded("Averages of several tasks", *map(_aggregate, stage.scores["aggregates"])))
+        if aggregates := inner_rows(stage.scores, "aggregates"):
+            parts.append(folded("Averages of several tasks", *map(_aggregate, aggregates)))
     noted = [
         [stage.name, score_line(one)]
         for stage in run.stages
-        for one in inner(stage.manifest, "evaluations") or []
+        for one in inner_rows(stage.manifest, "evaluations")
         if inner(one, "asked", "measure") != "bits_per_byte"
     ]
     if noted:
         parts.append(long_table("Measured later with llmctl eval", ["stage", "score"], noted))
-    return Section("few-shot", "Few-shot tasks", FEW_SHOT, [part for part in parts if part])
+    return Section(FEW_SHOT, [part for part in parts if part])
 
 
 def _aggregate(row: dict) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmctl.views.report.collect import RunRecord, StageRecord
-from llmctl.views.report.reading import inner, number
+from llmctl.views.report.reading import inner_mapping, inner_rows, number
 
 CLEAR = 1.96  # standard errors from chance
 
@@ -100,8 +100,7 @@ class TaskScore:
 
 
 def task_scores(stage: StageRecord) -> list[TaskScore]:
-    rows = stage.scores.get("results")
-    return [TaskScore(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return [TaskScore(row) for row in inner_rows(stage.scores, "results")]
 
 
 def checkpoints(scores: list[TaskScore]) -> list[str]:
@@ -121,10 +120,10 @@ class Cell:
 def needle_maps(long: dict[str, Any]) -> dict[str, dict[tuple[float, int], Cell]]:
     """By model, depth and length, as `evals.plots.needles_figure` takes them."""
     maps = {}
-    for model, found in inner(long, "models").items():
+    for model, found in inner_mapping(long, "models").items():
         cells = {
             (float(one["depth"] or 0.0), int(one["length"])): Cell(one["questions"], one["chosen"], one["exact"], one["chance"])
-            for one in found.get("needles") or []
+            for one in inner_rows(found, "needles")
         }
         if cells:
             maps[model] = cells
@@ -134,8 +133,8 @@ def needle_maps(long: dict[str, Any]) -> dict[str, dict[tuple[float, int], Cell]
 def position_curves(long: dict[str, Any]) -> dict[str, list[tuple[int, int, float, float]]]:
     """By model, as `evals.plots.curves_figure` takes them."""
     curves = {}
-    for model, found in inner(long, "models").items():
-        rows = found.get("loss_by_position") or []
+    for model, found in inner_mapping(long, "models").items():
+        rows = inner_rows(found, "loss_by_position")
         errors = [number(row.get("error")) for row in rows]
         if rows:
             curves[model] = [

@@ -12,17 +12,15 @@ FOLDED = 12  # rows of a table from which it is folded away
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    name: str
-    """Its id on the page."""
-    title: str
     how: str
     """How to read it, plain text."""
     parts: Sequence[str]
     """HTML."""
 
-    def html(self) -> str:
+    def html(self, name: str, title: str) -> str:
+        """With its id and its title."""
         body = "".join(self.parts) or "<p>Nothing of this is there yet.</p>"
-        return f"<section id='{self.name}'><h2>{escape(self.title)}</h2><p class='how'>{escape(self.how)}</p>{body}</section>"
+        return f"<section id='{name}'><h2>{escape(title)}</h2><p class='how'>{escape(self.how)}</p>{body}</section>"
 
 
 def folded(title: str, *parts: str, opened: bool = False, name: str = "") -> str:

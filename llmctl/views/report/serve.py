@@ -8,9 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from llmctl.errors import StageFailed
 from llmctl.runs.store import Run
-from llmctl.views.report.collect import MARKS, collect
-from llmctl.views.report.page import make_page
-from llmctl.views.tables import status
+from llmctl.views.report.collect import MARKS, collect, status_of
+from llmctl.views.report.page import figures, make_page
 
 HOST = "127.0.0.1"
 SECONDS = 3  # between two questions of the page whether the run has changed
@@ -54,7 +53,7 @@ class LivePage:
 
     def _seen(self) -> Iterator[tuple[str, ...]]:
         for artifact in self.run.artifacts:
-            yield artifact.name, status(artifact)  # a process that was killed changes no file
+            yield artifact.name, status_of(artifact)  # a process that was killed changes no file
             for name in WATCHED:
                 try:
                     found = (artifact.folder / name).stat()
@@ -66,8 +65,12 @@ class LivePage:
         with self._lock:
             stamp = self.stamp()
             if stamp != self._made[0]:
-                self._made = (stamp, make_page(collect(self.run.folder), SCRIPT).encode())
+                self._made = (stamp, self._make())
             return self._made[1]
+
+    def _make(self) -> bytes:
+        record = collect(self.run.folder)
+        return make_page(record, figures(record), SCRIPT).encode()
 
 
 def server(run: Run, port: int) -> ThreadingHTTPServer:

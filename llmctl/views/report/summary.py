@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmctl.page import table
 from llmctl.views.report.collect import RunRecord, StageRecord
-from llmctl.views.report.reading import inner, number
+from llmctl.views.report.reading import inner, inner_mapping, number
 from llmctl.views.report.scores import checkpoints, task_scores
 from llmctl.views.report.section import folded, heading, paragraph
 from llmctl.views.report.training_sections import measured
@@ -50,7 +50,7 @@ def lines(run: RunRecord) -> list[str]:
 def what(run: RunRecord) -> str:
     """What was made, in one sentence."""
     count = next((found for stage in reversed(run.stages) if (found := parameters(stage))), None)
-    shape = inner(run.resolved, "model")
+    shape = inner_mapping(run.resolved, "model")
     parts = [f"a model of {short(count)} weights" if count else "a model"]
     if layers := shape.get("layers"):
         parts.append(f"({layers} layers, {shape.get('hidden_size')} wide)")
@@ -74,7 +74,7 @@ def how_long(run: RunRecord) -> str:
 
 def cost(run: RunRecord) -> str:
     """Time of the machine, computation, memory and disk."""
-    machines = [inner(stage.manifest, "hardware") for stage in run.stages if inner(stage.manifest, "hardware")]
+    machines = [found for stage in run.stages if (found := inner_mapping(stage.manifest, "hardware"))]
     if not machines:
         return ""
     machine, hours = machines[-1], sum(stage.seconds or 0.0 for stage in run.stages) / 3600
@@ -90,7 +90,7 @@ def cost(run: RunRecord) -> str:
         parts.append(f"about {flops:.1e} floating-point operations in training")
     if peaks := [found["memory_bytes"] for stage in run.trained if "memory_bytes" in (found := measured(stage))]:
         parts.append(f"{gib(max(peaks))} of memory at the peak")
-    files = [entry for stage in run.stages for entry in inner(stage.manifest, "files").values()]
+    files = [entry for stage in run.stages for entry in inner_mapping(stage.manifest, "files").values()]
     if size := sum(number(inner(entry, "bytes")) or 0.0 for entry in files):
         parts.append(f"{size / 1e6:,.0f} MB on the disk")
     return f"It cost {', '.join(parts)}."

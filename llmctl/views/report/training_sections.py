@@ -2,6 +2,7 @@
 
 from llmctl.page import bar, table
 from llmctl.views.report.collect import RunRecord, StageRecord
+from llmctl.views.report.reading import number
 from llmctl.views.report.section import Section, heading, paragraph
 from llmctl.views.report.wording import clock, gib, lasted, several, short
 
@@ -26,7 +27,7 @@ def curves_section(run: RunRecord, drawn: dict[str, str]) -> Section:
     rows = [_curve_row(stage) for stage in run.trained]
     if rows:
         parts.append(table(["stage", "steps", "tokens", "loss, first", "loss, last", "held-out loss", "left out"], rows))
-    return Section("curves", "Training curves", CURVES, parts)
+    return Section(CURVES, parts)
 
 
 def _curve_row(stage: StageRecord) -> list[str]:
@@ -61,7 +62,7 @@ def speed_section(run: RunRecord, drawn: dict[str, str]) -> Section:
     if timed:
         parts += [heading("Start and end"), table(["stage", "began", "ended", "took"], [_times(*one) for one in timed])]
         parts.append(paragraph("Of a stage that was interrupted: since the last time that it was gone on with."))
-    return Section("speed", "Time, speed and memory", SPEED, [part for part in parts if part])
+    return Section(SPEED, [part for part in parts if part])
 
 
 def measured(stage: StageRecord) -> dict[str, float]:
@@ -88,5 +89,6 @@ def _measures(stage: StageRecord) -> list[list[str]]:
 
 
 def _times(stage: StageRecord, seconds: float) -> list[str]:
-    began = stage.manifest.get("started") or (stage.log[0].get("time") if stage.log else None)
-    return [stage.name, clock(began), clock(stage.manifest.get("ended")), lasted(seconds)]
+    first = stage.log[0].get("time") if stage.log else None
+    began, ended = number(stage.manifest.get("started")) or number(first), number(stage.manifest.get("ended"))
+    return [stage.name, clock(began), clock(ended), lasted(seconds)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmctl.views.report.collect import NOT_BEGUN, RunRecord, StageRecord
-from llmctl.views.report.reading import inner
+from llmctl.views.report.reading import inner_rows
 from llmctl.views.report.scores import bits_of, checkpoints, compressors, needle_maps, task_scores
 from llmctl.views.report.wording import change, several
 
@@ -127,7 +127,7 @@ def _of_stage(run: RunRecord, stage: StageRecord) -> Iterator[Finding]:
     if stage.steps and left_out > MANY_LEFT_OUT * len(stage.steps):
         share = f"{left_out / len(stage.steps):.1%}"
         yield Finding("look", f"{stage.name} left out {left_out:,} of {len(stage.steps):,} steps ({share}).", "curves")
-    for row in inner(stage.long, "guard") or []:
+    for row in inner_rows(stage.long, "guard"):
         if row.get("verdict") == "worse":
             values = f"{row.get('before'):.3f} -> {row.get('after'):.3f}"
             yield Finding("wrong", f"{stage.name} has lost at the short context: {row.get('measure')} {values}.", "long")
