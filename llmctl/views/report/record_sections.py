@@ -9,7 +9,7 @@ from llmctl.corpus.shown import shown_text
 from llmctl.page import table
 from llmctl.views.report.collect import NOT_BEGUN, RunRecord, StageRecord
 from llmctl.views.report.reading import inner, inner_mapping, walk
-from llmctl.views.report.section import FOLDED, Section, folded, heading, logged_table, paragraph
+from llmctl.views.report.section import FOLDED, Section, folded, heading, logged_table, looking, paragraph
 from llmctl.views.report.wording import clock, lasted, several
 
 SAMPLES = (
@@ -82,7 +82,7 @@ def warnings_section(run: RunRecord) -> Section:
 
 def _wrapped(columns: list[str], rows: list[list[str]]) -> str:
     """A table whose cells are sentences."""
-    return table(columns, rows).replace("<table>", "<table class='text'>", 1)
+    return looking("text", table(columns, rows))
 
 
 def stages_section(run: RunRecord) -> Section:

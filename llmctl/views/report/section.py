@@ -52,3 +52,8 @@ def long_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     """A table with a title, folded where it is long."""
     drawn = table(columns, rows)
     return folded(f"{title} ({len(rows):,} rows)", drawn) if len(rows) > FOLDED else heading(title) + drawn
+
+
+def looking(look: str, drawn: str) -> str:
+    """A table with a class for the style."""
+    return drawn.replace("<table>", f"<table class='{look}'>", 1)

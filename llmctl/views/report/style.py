@@ -18,6 +18,7 @@ h3 { font-size: 1rem; margin: 1.2rem 0 .3rem }
 .findings a { text-decoration-color: var(--faint) }
 td.better { color: #009e73; font-weight: 600 }
 td.worse { color: #d55e00; font-weight: 600 }
+table.judged td, table.judged th { white-space: normal; text-align: left; vertical-align: top; min-width: 4.5rem }
 table.text td { white-space: normal; overflow-wrap: anywhere; text-align: left; vertical-align: top; min-width: 8rem }
 .log { margin: .15rem 0; font-size: .85rem; overflow-wrap: anywhere; white-space: pre-wrap }
 .warning { border-left: 4px solid #d55e00; padding-left: .5rem }
@@ -30,5 +31,5 @@ table.text td { white-space: normal; overflow-wrap: anywhere; text-align: left; 
 dt { font-size: .8rem; opacity: .7; margin-top: .4rem }
 dd { margin: 0 }
 dd pre { margin: .1rem 0 }
-p { overflow-wrap: anywhere }
+p, summary, li, h1, h3, dt { overflow-wrap: anywhere }
 """

@@ -9,7 +9,7 @@ from llmctl.page import table
 from llmctl.views.report.collect import RunRecord, StageRecord
 from llmctl.views.report.reading import inner, inner_mapping, number
 from llmctl.views.report.scores import checkpoints, task_scores
-from llmctl.views.report.section import folded, heading, paragraph
+from llmctl.views.report.section import folded, heading, looking, paragraph
 from llmctl.views.report.training_sections import measured
 from llmctl.views.report.verdicts import Finding, Verdict, findings, verdicts
 from llmctl.views.report.wording import clock, gib, lasted, several, short
@@ -34,7 +34,7 @@ def summary(run: RunRecord) -> str:
         head = ["verdict", "of what", "this run", "against", "its value"]
         parts += [heading("Is it good?"), _judged(head, rows[:SHOWN])]
         parts.append(folded(f"{len(rows) - SHOWN:,} more", _judged(head, rows[SHOWN:])) if len(rows) > SHOWN else "")
-    return f"<section id='summary'>{''.join(parts)}</section>"
+    return "".join(parts)
 
 
 def lines(run: RunRecord) -> list[str]:
@@ -125,7 +125,7 @@ def _row(one: Verdict) -> list[str]:
 
 
 def _judged(columns: list[str], rows: list[list[str]]) -> str:
-    drawn = table(columns, rows)
+    drawn = looking("judged", table(columns, rows))
     for mark, look in (("▲", "better"), ("▼", "worse")):
         drawn = drawn.replace(f"<td>{mark}", f"<td class='{look}'>{mark}")
     return drawn

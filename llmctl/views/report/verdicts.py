@@ -110,16 +110,21 @@ def findings(run: RunRecord) -> list[Finding]:
     found = [
         *([Finding("look", smoke, "made")] if run.recipe.get("smoke") else []),
         *(Finding("wrong", f"Not everything could be read: {note}", "notes") for note in run.notes),
-        *(one for stage in run.stages for one in _of_stage(run, stage)),
+        *(one for stage in run.stages for one in _of_stage(stage)),
+        *_not_begun(run),
         *_of_verdicts(run),
     ]
     return sorted(found, key=lambda one: one.level != "wrong")
 
 
-def _of_stage(run: RunRecord, stage: StageRecord) -> Iterator[Finding]:
-    if stage.status == NOT_BEGUN and not run.running:
-        yield Finding("look", f"{stage.name} has not begun; the run's own command goes on with it.", "lineage")
-    elif not stage.done and not stage.running and stage.status != NOT_BEGUN:
+def _not_begun(run: RunRecord) -> Iterator[Finding]:
+    names = [stage.name for stage in run.stages if stage.status == NOT_BEGUN]
+    if names and not run.running:
+        yield Finding("look", f"Not begun yet: {', '.join(names)}; the command that began the run goes on with it.", "lineage")
+
+
+def _of_stage(stage: StageRecord) -> Iterator[Finding]:
+    if not stage.done and not stage.running and stage.status != NOT_BEGUN:
         yield Finding("wrong", f"{stage.name} is not finished: {stage.status}.", f"stage-{stage.name}")
     if stage.warnings:
         yield Finding("look", f"{stage.name} gave {several(len(stage.warnings), 'warning')}.", "warnings")
