@@ -142,6 +142,7 @@ def test_the_summary_says_what_is_good_and_what_is_wrong(made):
         "Of the answers of sft only 25% end",
         "pretrain left out 1 of 40 steps",
         "clearly better in 0, worse in 1 of 1",
+        f"pretrain gave 1 warning: {WARNINGS['pretrain']}",
     ):
         assert wrong in summary
     for told in ("xz -9e", "its parent", "chance", "▲ better", "▼ worse", "1.200"):

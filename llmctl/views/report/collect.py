@@ -60,11 +60,12 @@ class StageRecord:
 
     @property
     def seconds(self) -> float | None:
-        """Of the last process that worked on it; of one that runs, so far."""
+        """Of the last process that worked on it; of a stage that is not done, since its log began."""
         if (whole := number(self.manifest.get("seconds"))) is not None:
             return whole
         first = number(self.log[0].get("time")) if self.log else None
-        return time.time() - first if self.running and first is not None else None
+        last = time.time() if self.running else number(self.state.get("updated"))
+        return None if first is None or last is None else max(0.0, last - first)
 
     @property
     def tokens(self) -> float:

@@ -125,7 +125,7 @@ def work_figure(run: RunRecord) -> "Figure | None":
         (key, label, scale)
         for key, label, scale in (
             ("gradient_norm", "gradient norm", 1.0),
-            ("tokens_per_second", "tokens/s", 1.0),
+            ("tokens_per_second", "tokens/s, mean so far", 1.0),
             ("memory_bytes", "memory (GiB)", 2.0**-30),
         )
         if any(len(span.curve(key)[0]) for span in shown)

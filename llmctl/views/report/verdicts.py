@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmctl.views.report.collect import NOT_BEGUN, RunRecord, StageRecord
-from llmctl.views.report.reading import inner_rows
+from llmctl.views.report.reading import inner_rows, number
 from llmctl.views.report.scores import bits_of, checkpoints, compressors, needle_maps, task_scores
 from llmctl.views.report.wording import change, several
 
 SAME = 0.005  # share of the parent's bits per byte below which a change is none: there is no error to hold it against
 FAR = 2.0  # ratio of predicted and measured from which they disagree
 MANY_LEFT_OUT = 0.01  # share of the steps
+SLOWED = 0.5  # of the highest speed
+ROSE = 1.02  # of the lowest held-out loss
 UNENDED = 0.5  # share of answers that do not end
 
 Word = Literal["better", "worse", "no clear difference"]
@@ -127,11 +129,13 @@ def _of_stage(stage: StageRecord) -> Iterator[Finding]:
     if not stage.done and not stage.running and stage.status != NOT_BEGUN:
         yield Finding("wrong", f"{stage.name} is not finished: {stage.status}.", f"stage-{stage.name}")
     if stage.warnings:
-        yield Finding("look", f"{stage.name} gave {several(len(stage.warnings), 'warning')}.", "warnings")
+        told = f"{stage.name} gave {several(len(stage.warnings), 'warning')}: {shortened(stage.warnings[-1].get('text'))}"
+        yield Finding("look", told, "warnings")
     left_out = sum(bool(step.get("left_out")) for step in stage.steps)
     if stage.steps and left_out > MANY_LEFT_OUT * len(stage.steps):
         share = f"{left_out / len(stage.steps):.1%}"
         yield Finding("look", f"{stage.name} left out {left_out:,} of {len(stage.steps):,} steps ({share}).", "curves")
+    yield from _of_curves(stage)
     for row in inner_rows(stage.long, "guard"):
         if row.get("verdict") == "worse":
             values = f"{row.get('before'):.3f} -> {row.get('after'):.3f}"
@@ -144,6 +148,24 @@ def _of_stage(stage: StageRecord) -> Iterator[Finding]:
     ended = stage.metrics.get("answers that end/after", 1.0)
     if ended < UNENDED:
         yield Finding("look", f"Of the answers of {stage.name} only {ended:.0%} end by themselves.", "samples")
+
+
+def _of_curves(stage: StageRecord) -> Iterator[Finding]:
+    heldout = [loss for line in stage.measured if (loss := number(line.get("heldout_loss"))) is not None]
+    if heldout and heldout[-1] > ROSE * min(heldout):
+        told = (
+            f"{stage.name} ended with a held-out loss of {heldout[-1]:.3f} and had {min(heldout):.3f} before: it learnt by heart."
+        )
+        yield Finding("wrong", told, "curves")
+    speeds = [speed for step in stage.steps if (speed := number(step.get("tokens_per_second")))]
+    if speeds and speeds[-1] < SLOWED * max(speeds):
+        told = f"{stage.name} slowed down from {max(speeds):,.0f} to {speeds[-1]:,.0f} tokens/s: did others use the machine?"
+        yield Finding("look", told, "speed")
+
+
+def shortened(text: object, longest: int = 160) -> str:
+    told = str(text)
+    return told if len(told) <= longest else f"{told[: longest - 1]}…"
 
 
 def _of_verdicts(run: RunRecord) -> Iterator[Finding]:
