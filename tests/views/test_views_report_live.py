@@ -73,6 +73,8 @@ def test_the_server_tells_nothing_else_and_nobody_else(tmp_path):
         assert got(address, "elsewhere.example")[0] == 403
         assert got(address, f"elsewhere.example:{port}")[0] == 403
         assert got(f"{address}/stamp", f"localhost:{port}")[0] == 200
+        shutil.rmtree(folder)
+        assert got(address)[0] == 503
         with pytest.raises(StageFailed, match=f"--port {port}: another program has it; name another, or 0"):
             server(Run(folder), port)
 

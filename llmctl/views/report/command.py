@@ -88,7 +88,7 @@ def find_run(store: RunStore, name: str) -> Run:
         UserError: there is none; the message lists what there is.
     """
     place = Path(name).expanduser()
-    for folder in (store.root / name, place, place.resolve().parent):
+    for folder in (store.root / name, place, *([place.resolve().parent] if place.is_dir() else [])):
         if is_run(folder):
             return Run(folder.resolve())
     known = [run.name for run in store.runs() if is_run(run.folder)]

@@ -2,7 +2,8 @@
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -87,13 +88,22 @@ def server(run: Run, port: int) -> ThreadingHTTPServer:
             if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
                 self.send_error(HTTPStatus.FORBIDDEN)
             elif self.path == "/":
-                self._answer(live.page(), "text/html; charset=utf-8")
+                self._answer(live.page, "text/html; charset=utf-8")
             elif self.path == "/stamp":
-                self._answer(live.stamp().encode(), "text/plain")
+                self._answer(lambda: live.stamp().encode(), "text/plain")
             else:
                 self.send_error(HTTPStatus.NOT_FOUND)
 
-        def _answer(self, body: bytes, kind: str) -> None:
+        def _answer(self, make: Callable[[], bytes], kind: str) -> None:
+            try:
+                body = make()
+            except FileNotFoundError:
+                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "the folder of the run is gone")
+                return
+            with suppress(ConnectionError):  # a browser that has left
+                self._send(body, kind)
+
+        def _send(self, body: bytes, kind: str) -> None:
             self.send_response(HTTPStatus.OK)
             for name, value in (("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")):
                 self.send_header(name, value)
@@ -114,9 +124,9 @@ def server(run: Run, port: int) -> ThreadingHTTPServer:
 def serve(run: Run, port: int) -> None:
     """Answer until Ctrl-C."""
     with server(run, port) as listening:
-        host, chosen = listening.server_address[:2]
-        print(f"the report of {run.name}, live: http://{host}:{chosen}/ (Ctrl-C ends)", flush=True)
         try:
+            host, chosen = listening.server_address[:2]
+            print(f"the report of {run.name}, live: http://{host}:{chosen}/ (Ctrl-C ends)", flush=True)
             listening.serve_forever()
         except KeyboardInterrupt:
             print("ended")
