@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -9,7 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+<<<<<<< HEAD
 from llmctl.cli_completion import OVERRIDES, RECIPES
+=======
+from llmctl import events
+>>>>>>> h-report
 from llmctl.errors import EXIT_CTRL_C, EXIT_FAILED, Interrupted, UserError
 
 RecipeFile = Annotated[
@@ -55,8 +60,11 @@ def readable_errors() -> Iterator[None]:
 
 def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any]) -> None:
     """Make the stages of `kinds` (None: the whole recipe) and whatever comes before them."""
+    place = f" --runs {shlex.quote(str(options['runs']))}" if options["runs"] is not None else ""
     with opened_run(recipe, options) as (opened, ranks, show):
         opened.make(kinds, ranks, show)
+        if kinds is None:
+            events.say(f"all of it on one page: llmctl report {opened.recipe.name}{place}")
 
 
 def verify_resume(recipe: Path | None, stage: str | None, steps: int, options: dict[str, Any]) -> None:

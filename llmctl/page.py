@@ -1,7 +1,12 @@
 """Pages that open from disk, without network, on a phone, in light and dark."""
 
-from collections.abc import Sequence
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import cycle
+
+PALETTE = ("#3b6fb6", "#c8811f", "#4a9a5b", "#a0569c", "#c0504d", "#5aa6a6", "#8a6d3b", "#6c757d")
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --paper: #fff; --faint: #8883; --soft: #8881 }
@@ -17,13 +22,31 @@ figcaption { font-size: .9rem } svg text { fill: currentColor; font-size: 10px }
 """
 
 
-def whole_page(title: str, parts: Sequence[str], style: str = "") -> str:
-    """A page of these parts, which are HTML; `style` is CSS of its own."""
+def whole_page(title: str, parts: Sequence[str], style: str = "", script: str = "") -> str:
+    """A page of these parts, which are HTML; `style` is CSS and `script` JavaScript of its own. The browser is told to load nothing
+    from anywhere, and to run no other script."""
+    allowed = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        allowed += f"; script-src 'sha256-{digest}'; connect-src 'self'"
     head = (
-        "<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{allowed}">'
+        "<meta name='viewport' content='width=device-width, initial-scale=1'><link rel='icon' href='data:,'>"
         f"<title>{escape(title)}</title><style>{STYLE}{style}</style>"
     )
-    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+    end = f"<script>{script}</script>" if script else ""
+    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}{end}</body></html>\n"
+
+
+def bar(parts: Sequence[tuple[str, float]], colours: Mapping[str, str] | None = None) -> str:
+    """A bar of named shares, which sum to 1 or less, in the order given; `colours` of some names."""
+    chosen = dict(zip((name for name, _ in parts), cycle(PALETTE), strict=False)) | dict(colours or {})
+    spans = (
+        f"<span style='width:{share:.2%};background:{chosen[name]}' title='{escape(name, quote=True)} {share:.1%}'>"
+        f"{escape(name)} {share:.0%}</span>"
+        for name, share in parts
+    )
+    return f"<div class='bar'>{''.join(spans)}</div>"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmctl.corpus.documents import read_documents, read_rows_of
 from llmctl.corpus.shown import shown_text
-from llmctl.page import table, whole_page
+from llmctl.page import PALETTE, bar, table, whole_page
 from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.runs.files import write_text
 
@@ -19,7 +19,6 @@ SHOWN = 500  # characters of a document
 CLUSTERS = 10
 COUNTED = 50_000  # documents of a source whose lengths are counted
 WIDTH, HEIGHT = 420, 120  # of a histogram, in pixels
-PALETTE = ("#3b6fb6", "#c8811f", "#4a9a5b", "#a0569c", "#c0504d", "#5aa6a6", "#8a6d3b", "#6c757d")
 
 
 def write_page(corpus: Path, recipe: Recipe, counts: dict[str, dict[str, int]], attrition: list[dict[str, Any]]) -> None:
@@ -27,9 +26,9 @@ def write_page(corpus: Path, recipe: Recipe, counts: dict[str, dict[str, int]], 
     parts = [
         f"<h1>Corpus of {escape(recipe.name)}</h1>",
         "<h2>What is there</h2>",
-        _sources(counts),
+        source_table(counts),
         "<h2>What was left out</h2>",
-        _attrition(attrition),
+        attrition_table(attrition),
         *_section("The mix of every stage", _mixes(recipe)),
         *_section("Lengths", _lengths(corpus, recipe)),
         *_section("Scores", _scores(corpus)),
@@ -48,7 +47,7 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.2f} MB"
 
 
-def _sources(counts: dict[str, dict[str, int]]) -> str:
+def source_table(counts: dict[str, dict[str, int]]) -> str:
     keys = ("train_documents", "train_bytes", "heldout_documents", "heldout_bytes")
     rows = []
     for name, count in counts.items():
@@ -57,7 +56,7 @@ def _sources(counts: dict[str, dict[str, int]]) -> str:
     return table(["source", "documents", "text", "held out", "its text"], rows)
 
 
-def _attrition(attrition: list[dict[str, Any]]) -> str:
+def attrition_table(attrition: list[dict[str, Any]]) -> str:
     if not attrition:
         return "<p>Nothing.</p>"
     rows = [[r["source"], r["step"], r["rule"], f"{r['documents']:,}", _megabytes(r["bytes"]), _tokens(r)] for r in attrition]
@@ -73,12 +72,8 @@ def _mixes(recipe: Recipe) -> Iterator[str]:
     for stage in recipe.stages.values():
         if not isinstance(stage, TrainTable):
             continue
-        spans = "".join(
-            f"<span style='width:{share:.2%};background:{colours[name]}' title='{escape(name)} {share:.1%}'>"
-            f"{escape(name)} {share:.0%}</span>"
-            for name, share in sorted(stage.mix.items(), key=lambda item: -item[1])
-        )
-        yield f"<p>{escape(stage.name)}</p><div class='bar'>{spans}</div>"
+        parts = sorted(stage.mix.items(), key=lambda item: -item[1])
+        yield f"<p>{escape(stage.name)}</p>{bar(parts, colours)}"
 
 
 def _lengths(corpus: Path, recipe: Recipe) -> Iterator[str]:

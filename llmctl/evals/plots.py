@@ -1,15 +1,31 @@
 """Pictures of what a longer context gives: loss by position, and the map of needles found."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from llmctl.evals.long_context import Score
 from llmctl.tokens.buckets import short
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Curve = list[tuple[int, int, float, float]]
 """(first position, position after the last, mean loss, its standard error) of each range."""
+
+
+class Found(Protocol):
+    """What a cell of the map shows: the means of `evals.long_context.Score`."""
+
+    @property
+    def questions(self) -> int: ...
+    @property
+    def chosen(self) -> float: ...
+    @property
+    def exact(self) -> float: ...
+    @property
+    def chance(self) -> float: ...
 
 
 def _pyplot() -> Any:
@@ -22,10 +38,16 @@ def _pyplot() -> Any:
 
 
 def plot_curves(curves: dict[str, Curve], differences: dict[str, Curve], parent_length: int, documents: int, file: Path) -> None:
+    curves_figure(curves, differences, parent_length, documents).savefig(file, dpi=150)
+
+
+def curves_figure(curves: dict[str, Curve], differences: dict[str, Curve], parent_length: int, documents: int) -> "Figure":
     """Loss (nats per token) over the position, one line a model, with a band of one standard error over the documents; below it
     the `differences` to the first model on the same documents, whose errors are paired."""
-    pyplot = _pyplot()
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 6), sharex=True, height_ratios=(3, 2), layout="constrained")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     colours = {name: f"C{number}" for number, name in enumerate(curves)}
     for axes, lines in ((above, curves), (below, differences)):
         for name, curve in lines.items():
@@ -49,20 +71,25 @@ def plot_curves(curves: dict[str, Curve], differences: dict[str, Curve], parent_
     below.axhline(0, color=colours[next(iter(curves))], linewidth=1.5)
     above.set_title(f"Loss by position, {documents} held-out documents ± standard error", fontsize=10)
     above.legend(frameon=False, fontsize=9)
-    figure.savefig(file, dpi=150)
-    pyplot.close(figure)
+    return figure
 
 
-def plot_needles(maps: dict[str, dict[tuple[float, int], Score]], file: Path) -> None:
+def plot_needles(maps: Mapping[str, Mapping[tuple[float, int], Found]], file: Path) -> None:
+    needles_figure(maps).savefig(file, dpi=150)
+
+
+def needles_figure(maps: Mapping[str, Mapping[tuple[float, int], Found]]) -> "Figure":
     """A panel for each model: depth of the needle by length of the context, coloured by choice accuracy; a cell says the choice
     accuracy and the exact match below it."""
-    pyplot = _pyplot()
+    from matplotlib.figure import Figure
+
     cells = next(iter(maps.values()))
     depths, lengths = sorted({depth for depth, _ in cells}), sorted({length for _, length in cells})
     chance, questions = next(iter(cells.values())).chance, next(iter(cells.values())).questions
     size = (1.4 + len(maps) * (0.9 + 0.75 * len(lengths)), 1.6 + 0.55 * len(depths))
-    figure, panels = pyplot.subplots(1, len(maps), figsize=size, sharey=True, squeeze=False, layout="constrained")
-    image = None
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(maps), sharey=True, squeeze=False)
+    image: Any = None
     for axes, (name, scores) in zip(panels[0], maps.items(), strict=True):
         chosen = np.full((len(depths), len(lengths)), np.nan)
         for (depth, length), score in scores.items():
@@ -84,5 +111,4 @@ def plot_needles(maps: dict[str, dict[tuple[float, int], Score]], file: Path) ->
         -0.15, 100 * chance, "chance", color="red", ha="right", va="center", fontsize=8, transform=bar.ax.get_yaxis_transform()
     )
     figure.suptitle(f"Needle found, % by choice (exactly written), {questions} questions a cell", fontsize=10)
-    figure.savefig(file, dpi=150)
-    pyplot.close(figure)
+    return figure
