@@ -10,11 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-<<<<<<< HEAD
-from llmctl.cli_completion import OVERRIDES, RECIPES
-=======
 from llmctl import events
->>>>>>> h-report
+from llmctl.cli_completion import OVERRIDES, RECIPES
 from llmctl.errors import EXIT_CTRL_C, EXIT_FAILED, Interrupted, UserError
 
 RecipeFile = Annotated[

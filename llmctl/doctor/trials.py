@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from llmctl.doctor import torch_trials
 from llmctl.doctor.trial import Tried
@@ -82,8 +82,8 @@ def train_tokenizer() -> None:
 def select_by_daft() -> None:
     import daft
 
-    frame: Any = daft.from_pydict({"x": [1, 2, 3]})
-    require(frame.where(daft.col("x") > 1).to_pydict() == {"x": [2, 3]}, "a selection gives other rows")
+    frame, column = daft.from_pydict({"x": [1, 2, 3]}), cast(Any, daft.col("x"))
+    require(frame.where(column > 1).to_pydict() == {"x": [2, 3]}, "a selection gives other rows")
 
 
 def train_fasttext() -> None:
