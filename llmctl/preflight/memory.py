@@ -28,7 +28,6 @@ from llmctl_kernels.linear_cross_entropy import even_length
 
 BUCKET = 500_000_000  # DeepSpeed's reduce_bucket_size, in numbers
 LIVE = 1_000_000_000  # its stage3_max_live_parameters
-GAPS, PROGRAMS = 1.35, 60 * 2**20
 PACKED = 0.55
 """Bytes of a weight in NF4, taken on the high side: half of one, and for each 64 weights a scale in 8 bits, make 0.516."""
 
@@ -159,12 +158,6 @@ def memory_of_step(decoder: Decoder, table: TrainTable, micro_batch: int, machin
         if machine.on_gpu
         else 0,
     )
-
-
-def resident_bytes(memory: Memory) -> float:
-    """On a CPU, what a process comes to hold beside its libraries: libc leaves gaps, and oneDNN keeps a program for each shape
-    of a product."""
-    return GAPS * memory.needs + PROGRAMS
 
 
 def head_bytes(decoder: Decoder, table: TrainTable, load: Load, numbers: Numbers, on_gpu: bool) -> int:

@@ -27,8 +27,9 @@ def peak_rate(device: torch.device, bfloat16: bool) -> tuple[float | None, str]:
     return peak, f"no peak rate is known for {name}" if peak is None else "dense bf16 by the vendor's data sheet"
 
 
-def product_rate(kind: torch.dtype, size: int = SIZE) -> float:
+def product_rate(kind: torch.dtype, size: int | None = None) -> float:
     """FLOP/s of a product of square matrices on the CPU; every rank measures at the same time."""
+    size = size or SIZE
     with torch.random.fork_rng(devices=[]):
         left, right = (torch.randn(size, size).to(kind) for _ in range(2))
     if torch.distributed.is_initialized():

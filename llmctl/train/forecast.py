@@ -15,10 +15,12 @@ from llmctl import events
 from llmctl.errors import UserError
 from llmctl.model.loss import base_model
 from llmctl.model.precision import multiplies_bfloat16
+from llmctl.preflight.activations import numbers_of
 from llmctl.preflight.decoder import decoder_of
 from llmctl.preflight.fit import Task
 from llmctl.preflight.gpus import gpu_like
-from llmctl.preflight.memory import Machine, resident_bytes
+from llmctl.preflight.memory import Machine
+from llmctl.preflight.resident import resident_bytes
 from llmctl.preflight.speed import Rates, rates_of_gpu, step_time
 from llmctl.runs.files import write_json
 from llmctl.train.data import TrainingRows
@@ -29,12 +31,12 @@ from llmctl.train.meters import memory_bytes
 from llmctl.train.probe_step import Subject, guessed_micro_batch, probe
 
 FORECAST_FILE = "forecast.json"
+LOOKED_AT = 2000
+"""Rows whose documents are looked at."""
 SHORTEST = 10.0
 """Seconds of training below which nothing is timed ahead."""
-SHARE, LEAST, MOST = 0.02, 0.5, 5.0
+SHARE, LEAST, MOST = 0.02, 1.0, 5.0
 """Of the training's time that timing ahead may take, and seconds of it at least and at most."""
-
-
 
 
 class Forecast:
@@ -76,7 +78,10 @@ class Forecast:
         machine = Machine(engine.world_size, 0, on_gpu, multiplies_bfloat16(engine.device.type), "")
         task = Task(self.decoder, self.job.settings, machine)
         memory = task.memory(micro_batch)
-        found = {"memory_bytes": memory.needs if on_gpu else self._resident + resident_bytes(memory)}
+        found = {"memory_bytes": memory.needs}
+        if not on_gpu:
+            size = numbers_of(task.table, machine.multiplies_bfloat16).product
+            found["memory_bytes"] = self._resident + resident_bytes(memory, self.decoder, size, lengths_of(rows, self.job))
         step = self._step_on_gpu(task, micro_batch) if on_gpu else self._step_on_cpu(engine, rows, micro_batch)
         if step is not None:
             found["tokens_per_second"] = rows.steps.rows * rows.steps.seq_len / step
@@ -91,11 +96,19 @@ class Forecast:
     def _step_on_cpu(self, engine: Engine, rows: TrainingRows, micro_batch: int) -> float | None:
         assert self.decoder is not None
         subject = Subject(self.job, rows, self.config, self.decoder, micro_batch, engine.data_ranks)
-        whole = guessed_micro_batch(subject) * self.job.rows / (micro_batch * engine.data_ranks)
+        guess = guessed_micro_batch(subject)
+        whole = guess * self.job.rows / (micro_batch * engine.data_ranks)
         if whole < SHORTEST:
             return None
         probed = probe(subject, min(MOST, max(LEAST, SHARE * whole)))
-        return None if probed is None else probed.step(subject)
+        return guess * subject.passes if probed is None else probed.step(subject)
+
+
+def lengths_of(rows: TrainingRows, job: TrainJob) -> Iterator[int]:
+    """Tokens of the documents in the stage's rows, in the first ones where there are many."""
+    for position in range(min(job.rows, LOOKED_AT)):
+        source, row = rows.order.at(position)
+        yield from rows.sources[source].row(row).lengths
 
 
 def tell(stage: str, predicted: dict[str, float], measured: dict[str, float]) -> None:

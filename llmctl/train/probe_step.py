@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from llmctl import events
 from llmctl.model.lora import AdapterSettings, add_adapter
 from llmctl.model.lora_linear import quicken
 from llmctl.model.precision import multiplies_bfloat16
@@ -124,7 +125,7 @@ def period_of(windows: tuple[int | None, ...]) -> int:
 
 def timed(subject: Subject, blocks: int, micro_batch: int, budget: float) -> Probed:
     """Time a model of so many blocks: one micro-batch, and more as far as the budget goes."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), events.silence():
         objective = objective_of(subject, blocks)
         batches = subject.batches(micro_batch)
         timed_pass(objective, beginning(next(batches), WARM_UP))
