@@ -45,7 +45,7 @@ class Forecast:
     def __init__(self, job: TrainJob, model: Any) -> None:
         self.job, self.config = job, base_model(model).config
         self.decoder = None
-        with suppress(UserError):  # of another kind: nothing is told
+        with suppress(UserError, AttributeError):  # of another kind, whose blocks are not found: nothing is told
             self.decoder = decoder_of(model)
         self._resident = memory_bytes(torch.device("cpu")) - sum(p.nbytes for p in model.parameters() if p.device.type == "cpu")
         self._predicted: dict[str, float] = {}
