@@ -239,20 +239,26 @@ def plan(
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="GPU by its name, as h100.", show_default="this machine")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of a GPU instead, as 80GB.")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, metavar="DOLLARS", help="Of a GPU's hour.", show_default="about what it is")
+    ] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Search the fastest setting that fits, and plan with it.")] = False,
     set_: Set = None,
+    runs: Runs = None,
     json: Json = False,
 ) -> None:
-    """What every stage needs and which context fits, before anything is spent. Exit code 1: a stage does not fit.
+    """What every stage needs and costs, before anything is spent: memory, time, money, disk. Exit code 1: a stage does not fit.
 
-    Example: llmctl plan recipes/olmo3_7b.toml --gpus 8 --gpu h100
+    Example: llmctl plan recipes/olmo3_7b.toml --gpus 8 --gpu h100 --fit
     """
-    from llmctl.stages.planning import plan_recipe
+    from llmctl.runs.store import default_root
+    from llmctl.stages.planning import Wanted, plan_recipe
     from llmctl.views.bench import told_on_stderr
     from llmctl.views.plan import show_plan
 
     with readable_errors():
         with told_on_stderr():
-            found = plan_recipe(recipe, set_ or [], gpus, gpu, memory)
+            found = plan_recipe(recipe, set_ or [], Wanted(gpus, gpu, memory, price, fit, runs or default_root()))
         show_plan(found, json)
         if not found.fits:
             raise typer.Exit(EXIT_FAILED)

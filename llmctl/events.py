@@ -86,6 +86,17 @@ def listening(listener: Listener) -> Iterator[None]:
         _listeners.remove(listener)
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nobody hears what is emitted inside the `with` block."""
+    before = _listeners[:]
+    _listeners.clear()
+    try:
+        yield
+    finally:
+        _listeners[:] = before
+
+
 def to_line(event: Event) -> str:
     """An event as a line of text, for the process that started this one."""
     return f"{MARK}{json.dumps([type(event).__name__, asdict(event)])}\n"

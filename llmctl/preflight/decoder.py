@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmctl.errors import UserError
+from llmctl.preflight.flops import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,13 @@ class Decoder:
     @property
     def key_size(self) -> int:
         return self.kv_heads * self.head_size
+
+    @property
+    def work(self) -> Work:
+        """What a token costs."""
+        head = self.vocab_size * self.hidden_size
+        trained = self.muon_matrices + (head if self.head_trained else 0)
+        return Work(trained, self.block_matrices + head - trained, self.windows, self.heads, self.head_size)
 
 
 def decoder_of(model: Any) -> Decoder:

@@ -1,14 +1,13 @@
-"""Bytes on disk that a recipe takes: what its stages leave, and what is there only while one of them runs."""
+"""Bytes on disk that a recipe takes: what its stages leave, what is there only while one of them runs, and its text."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+from llmctl.preflight.decoder import Decoder
+from llmctl.recipe.chat_schema import LoraTable
 from llmctl.recipe.schema import TrainTable
 
-MODEL = 4
-"""Of a weight in `model/`, which is fp32."""
-TRAINER = 12
-"""Of a trained weight in a trainer's state: fp32, with AdamW's two moments. Muon has one, and is counted as if it had two."""
 COPIES = 2.0
 """Of the text of a source: its compressed snapshot, before and after it is parted, and its tokens."""
 UNPACKED = 4
@@ -16,17 +15,31 @@ UNPACKED = 4
 COMPRESSED = (".gz", ".zst", ".parquet")
 
 
-def checkpoint_bytes(table: TrainTable, parameters: int, trained: int) -> int:
-    """The most that the trainer's checkpoints of a stage take: a new one is whole before the oldest is removed."""
-    best = MODEL * parameters if table.checkpoint.keep_best or table.early_stopping is not None else 0
-    return (table.checkpoint.keep + 1) * TRAINER * trained + best
+@dataclass(frozen=True, slots=True)
+class Disk:
+    left: int
+    """When the stage is done: `model/`, `trainer/`, what is kept for good, and an adapter."""
+    peak: int
+    """While it runs at most: beside those the checkpoints and the one that is being written."""
 
 
-def left_bytes(table: TrainTable, parameters: int, trained: int, steps: int | None) -> int:
-    """What a stage leaves for good: its model, the trainer's state, and the models that it keeps on the way."""
-    every = table.checkpoint.keep_every
-    kept = (steps // every if steps and every else 0) + table.checkpoint.keep_best
-    return (1 + kept) * MODEL * parameters + TRAINER * trained
+def disk_of(decoder: Decoder, table: TrainTable, steps: int | None) -> Disk:
+    """Models are in fp32. A state has weights, moments and running means of what is trained, fp32. Token shards and the corpus
+    are not counted. `steps` None: not known, and then neither is what `keep_every` keeps."""
+    by_muon = decoder.muon_matrices if table.optimizer == "muon" else 0
+    moments = 8 * decoder.trained - 4 * by_muon
+    state = 4 * decoder.trained + moments + (4 * decoder.trained if table.ema_decay is not None else 0)
+    model, checkpoints = 4 * decoder.parameters, table.checkpoint
+    adapter = 4 * decoder.trained if isinstance(table, LoraTable) else 0
+    kept = (steps or 0) // checkpoints.keep_every if checkpoints.keep_every is not None else 0
+    left = model + adapter + state + (kept + checkpoints.keep_best) * (model + adapter)
+    running = checkpoints.keep + 1 + (table.early_stopping is not None)
+    return Disk(left, left + running * state)
+
+
+def peak_of_run(disks: list[Disk]) -> int:
+    """The most that stages take which are made one after the other."""
+    return max((sum(before.left for before in disks[:number]) + disk.peak for number, disk in enumerate(disks)), default=0)
 
 
 def corpus_bytes(texts: Iterable[int]) -> int:

@@ -21,6 +21,7 @@ from llmctl.preflight.activations import (
     saved_bytes,
 )
 from llmctl.preflight.decoder import Decoder
+from llmctl.preflight.gpus import Gpu
 from llmctl.recipe.schema import TrainTable
 from llmctl_kernels.choice import wanted
 from llmctl_kernels.linear_cross_entropy import even_length
@@ -41,6 +42,8 @@ class Machine:
     on_gpu: bool
     multiplies_bfloat16: bool
     name: str
+    gpu: Gpu | None = None
+    """None: a CPU, or a GPU whose rates are not known."""
 
     @property
     def usable(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmctl.errors import UserError
-from llmctl.preflight.disk import checkpoint_bytes, corpus_bytes, left_bytes, text_bytes
+from llmctl.preflight.disk import Disk, corpus_bytes, peak_of_run, text_bytes
 from llmctl.preflight.plan import check_groups, check_shared
 from llmctl.preflight.storage import faults_of, file_system, nearest_folder
 from llmctl.recipe.chat_schema import ChatTable, LoraTable
@@ -17,7 +17,7 @@ from llmctl.recipe.load import load_recipe
 from llmctl.recipe.schema import AverageTable, LongContextTable, Recipe, TrainTable
 from llmctl.runs.store import RunStore, default_root
 from llmctl.stages.checked import Finding, Level, found, local_files, look_at_source, look_at_template, look_at_tokenizer
-from llmctl.stages.planning import StageNeeds, lengths_before, machine_of, needs_of, with_vocabulary
+from llmctl.stages.planning import StageNeeds, Wanted, lengths_before, machine_of, needs_of, with_vocabulary
 from llmctl.stages.questions import check_questions
 from llmctl.stages.remaking import standings
 
@@ -89,7 +89,7 @@ def look_at_stage(check: Check, table: TrainTable) -> Iterator[tuple[Level, str]
     for note in notes:
         yield "ok", note
     try:
-        needs = needs_of(recipe, table, machine_of(ranks, None, None), {})
+        needs = needs_of(recipe, table, machine_of(ranks, Wanted()), None, False, {}, timed=False)
     except UserError as error:
         if not asks_the_hub(recipe, table):
             raise
@@ -155,11 +155,9 @@ def disk(check: Check) -> Iterator[tuple[Level, str]]:
             check.texts[name] = source.max_bytes
         else:
             unknown.append(name)
-    tables = {table.name: table for table in check.trained if table.name in check.needs}
-    left = sum(left_bytes(tables[name], need.parameters, need.trained, need.steps) for name, need in check.needs.items())
-    running = [checkpoint_bytes(tables[name], need.parameters, need.trained) for name, need in check.needs.items()]
-    corpus, most = corpus_bytes(check.texts.values()), max(running, default=0)
-    total = corpus + left + most
+    stages = [Disk(need.cost.disk_left, need.cost.disk_peak) for need in check.needs.values()]
+    corpus, left, total = corpus_bytes(check.texts.values()), sum(stage.left for stage in stages), peak_of_run(stages)
+    most, total = max(0, total - left), total + corpus
     free = shutil.disk_usage(nearest_folder(check.store.root)).free
     parts = f"about {gib(corpus)} for corpus and tokens, {gib(left)} for what stages leave, {gib(most)} for checkpoints"
     told = f"{gib(total)} GiB at the largest ({parts}); {gib(free)} GiB are free"

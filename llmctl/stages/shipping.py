@@ -12,7 +12,7 @@ from llmctl.recipe.load import load_recipe
 from llmctl.recipe.schema import Recipe, TrainTable
 from llmctl.recipe.shipped import about
 from llmctl.stages.bench import starting_shape
-from llmctl.stages.planning import decoder_at, with_vocabulary
+from llmctl.stages.planning import model_at, with_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def described(file: Path) -> Shipped:
 def weights_of(recipe: Recipe, table: TrainTable) -> int | None:
     """Weights of the model that a recipe makes; None where its vocabulary is not known on this machine."""
     try:
-        return decoder_at(starting_shape(with_vocabulary(recipe)[0], table), None, {}).parameters
+        return model_at(starting_shape(with_vocabulary(recipe)[0], table), None, {})[0].parameters
     except UserError:
         return None
 

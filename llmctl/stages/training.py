@@ -18,6 +18,7 @@ from llmctl.recipe.chat_schema import ChatTable, LoraTable
 from llmctl.recipe.graph import identity
 from llmctl.recipe.schema import LongContextTable, Recipe, TrainTable
 from llmctl.runs.artifact import Artifact
+from llmctl.runs.files import read_json
 from llmctl.runs.keys import fingerprint_path
 from llmctl.stages.node import Context, Node, Outcome
 
@@ -177,7 +178,7 @@ def _train(stage: Stage) -> Outcome:
         raise_if_asked()  # a signal of the last step; the model is there, and is measured another time
     for left in ("checkpoints", "best"):
         shutil.rmtree(stage.folder / left, ignore_errors=True)  # a kill may have come before they were removed
-    metrics = tokens_consumed(stage) | specialty(stage.table.kind).report(stage)
+    metrics = tokens_consumed(stage) | expected_and_measured(stage) | specialty(stage.table.kind).report(stage)
     kept = ["trainer", *(name for name in ("kept", "long", *ANSWERS) if (stage.folder / name).exists())]
     if not (stage.folder / "adapter").exists():
         return Outcome(["model"], kept=kept, metrics=metrics)
@@ -195,6 +196,16 @@ def tokens_consumed(stage: Stage) -> dict[str, float]:
     made = SavedState(stage.folder / "trainer").position.step
     rows = deal(job.settings.steps.rows_before(made), [part.share for part in job.parts])
     return {f"tokens/{part.name}": count * stage.table.seq_len for part, count in zip(job.parts, rows, strict=True)}
+
+
+def expected_and_measured(stage: Stage) -> dict[str, float]:
+    """Speed, time and memory as they were told before training, and as they were."""
+    from llmctl.train.forecast import FORECAST_FILE
+
+    file = stage.folder / FORECAST_FILE
+    if not file.is_file():  # trained by a version that told nothing
+        return {}
+    return {f"{when}/{what}": value for when, found in read_json(file).items() for what, value in found.items()}
 
 
 def make_job(stage: Stage, ranks: int) -> Any:

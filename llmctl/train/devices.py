@@ -27,16 +27,19 @@ def peak_rate(device: torch.device, bfloat16: bool) -> tuple[float | None, str]:
     return peak, f"no peak rate is known for {name}" if peak is None else "dense bf16 by the vendor's data sheet"
 
 
-def product_rate(kind: torch.dtype) -> float:
+def product_rate(kind: torch.dtype, size: int | None = None) -> float:
     """FLOP/s of a product of square matrices on the CPU; every rank measures at the same time."""
-    left, right = (torch.randn(SIZE, SIZE).to(kind) for _ in range(2))
-    wait_for_all()
+    size = size or SIZE
+    with torch.random.fork_rng(devices=[]):
+        left, right = (torch.randn(size, size).to(kind) for _ in range(2))
+    if torch.distributed.is_initialized():
+        wait_for_all()
     seconds = []
     for _ in range(TRIES):
         started = time.perf_counter()
         torch.mm(left, right)
         seconds.append(time.perf_counter() - started)
-    return 2 * SIZE**3 / min(seconds)
+    return 2 * size**3 / min(seconds)
 
 
 def wait_for(device: torch.device) -> None:

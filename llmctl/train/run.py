@@ -28,6 +28,7 @@ from llmctl.train.data import TrainingRows
 from llmctl.train.deepspeed_engine import DeepSpeedEngine
 from llmctl.train.distributed import agreed_maximum, device_of_this_rank, join_process_group, wait_for_all
 from llmctl.train.engine import MEAN, Engine, ParameterState, settings_for_deepspeed
+from llmctl.train.forecast import Forecast
 from llmctl.train.fused import kernels_of
 from llmctl.train.job import TrainJob
 from llmctl.train.loop import LoopSettings, train
@@ -91,6 +92,7 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
     micro_batch = job.settings.micro_batch
     with memory_of("building or loading the model"):
         model = assemble_model(job)
+    forecast = Forecast(job, model)
     weights = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     try:
         with memory_of("setting up model and optimizer"):
@@ -99,7 +101,7 @@ def run_job(job_of: Callable[[], TrainJob]) -> None:
             position = _starting_position(job, engine)
         validation = Validation(engine, job, micro_batch)
         settings = loop_settings(job, micro_batch)
-        with profiled_if_asked(job, engine, position) as after_step:
+        with profiled_if_asked(job, engine, position) as after_step, forecast.against(engine, rows, micro_batch, position.step):
             position = train(engine, rows, settings, position, partial(_keep, job, engine), validation, after_step)
     except OutOfMemory as error:
         size, trained = sum(count for count, _ in weights), sum(count for count, wanted in weights if wanted)

@@ -89,3 +89,44 @@ def test_mistakes_are_told_with_exit_code_two(small_recipe):
         assert told.returncode == 2
         assert message in told.stderr
         assert not told.stdout
+
+
+def test_time_money_and_disk_are_told(seven):
+    _, found, _ = seven
+    pretrain, midtrain, sft = (found["stages"][number]["cost"] for number in (0, 1, 4))
+    assert pretrain["basis"] == "expected"
+    assert 0.2 < midtrain["mfu"] < 0.45
+    assert midtrain["seconds"] == pytest.approx(99_998_498_816 / midtrain["tokens_per_second"])
+    assert midtrain["dollars"] == pytest.approx(midtrain["seconds"] / 3600 * 8 * found["price"])
+    assert sft["seconds"] is None  # by epochs
+    assert sft["tokens_per_second"] > 0
+    assert found["dollars"] > midtrain["dollars"]
+    assert found["disk_peak"] > 5 * pretrain["disk_left"]
+    assert found["disk_free"] > 0
+
+
+def test_fit_prints_options_that_fit(seven):
+    searched = in_process("plan", SEVEN, "--gpus", 8, "--gpu", "h100", "--fit", "--price", 2)
+    assert searched.returncode == 0, searched.stdout
+    assert "dollars at 2 for a rank's hour" in searched.stdout
+    assert "what clouds asked" not in searched.stdout
+    (line,) = [line for line in searched.stdout.splitlines() if line.startswith("as options: ")]
+    options = line.removeprefix("as options: ").split()
+    again = in_process("plan", SEVEN, "--gpus", 8, "--gpu", "h100", "--fit", *options)
+    assert again.returncode == 0
+    assert again.stdout.count("no change needed") == 5
+
+
+def test_this_machine_is_timed(small_recipe):
+    told = in_process("plan", small_recipe, "--json")
+    found = json.loads(told.stdout)
+    (stage,) = found["stages"]
+    assert stage["cost"]["basis"] == "timed here"
+    assert stage["cost"]["seconds"] == pytest.approx(5120 / stage["cost"]["tokens_per_second"])
+    assert stage["cost"]["dollars"] is None
+
+
+def test_a_search_needs_rates(small_recipe):
+    told = in_process("plan", small_recipe, "--memory", "80GB", "--fit")
+    assert told.returncode == 2
+    assert "--fit: no rate of bf16 products is known of GPU; name a GPU with --gpu" in told.stderr
