@@ -186,7 +186,7 @@ def with_vocabulary(recipe: Recipe) -> tuple[Recipe, list[str]]:
 def needs_of(
     recipe: Recipe, table: TrainTable, machine: Any, price: float | None, fit: bool, models: dict[Any, Any], timed: bool = True
 ) -> StageNeeds:
-    """`models`: those known, which grows. Without `timed` nothing is said of speed, time and price, for which a CPU has to work."""
+    """`models`: those known, which grows. Without `timed` nothing is said of speed, time and price: a CPU would have to work."""
     from llmctl.preflight.activations import numbers_of
     from llmctl.preflight.fit import Task, changes, longest_row, remedy
     from llmctl.preflight.memory import BUCKET

@@ -8,7 +8,7 @@ from typing import Literal
 
 from llmctl.errors import UserError
 from llmctl.preflight.disk import text_bytes
-from llmctl.preflight.gpus import MEMORIES, gpu_memory
+from llmctl.preflight.gpus import GPUS, known_gpu
 from llmctl.recipe.check import looks_like_hub_name
 from llmctl.recipe.corpus_schema import CHAT_BUILTINS, TEXT_BUILTINS, SourceTable
 from llmctl.recipe.fields import BUILTIN, HUB, is_path
@@ -126,18 +126,18 @@ def hardware_of(told: str) -> Hardware:
     """
     match = re.fullmatch(r"(?:(\d{1,4})x)?([a-z][a-z0-9-]*)", told.strip().lower())
     if match is None or int(match[1] or 1) < 1 or (match[2] == "cpu" and match[1]):
-        raise UserError(f"--hardware {told}: expected cpu, or a number of GPUs as in 8xh100; known are {', '.join(MEMORIES)}")
+        raise UserError(f"--hardware {told}: expected cpu, or a number of GPUs as in 8xh100; known are {', '.join(GPUS)}")
     if match[2] == "cpu":
         return Hardware("cpu", 1, None)
     try:
-        return Hardware(told.strip().lower(), int(match[1] or 1), gpu_memory(match[2]))
+        return Hardware(told.strip().lower(), int(match[1] or 1), known_gpu(match[2]).memory)
     except UserError:
-        raise UserError(f"--hardware {told}: GPUs that are known are {', '.join(MEMORIES)}; take one of like memory") from None
+        raise UserError(f"--hardware {told}: GPUs that are known are {', '.join(GPUS)}; take one of like memory") from None
 
 
 def found_hardware() -> str:
     """This machine's, as the command line has it."""
     gpus = this_machine()["gpus"]
     plain = [re.sub(r"[^a-z0-9]", "", gpu.lower()) for gpu in gpus]
-    known = next((name for name in MEMORIES if plain and name.replace("-", "") in plain[0]), None)
+    known = next((name for name in GPUS if plain and name.replace("-", "") in plain[0]), None)
     return f"{len(gpus)}x{known}" if known is not None else "cpu"

@@ -9,8 +9,8 @@ from llmctl.views.report.wording import clock, gib, lasted, several, short
 CURVES = (
     "Loss is the model's surprise at the next token, in nats: down is good, a flat end means that more of the same would teach "
     "little, a jump upwards within a stage is trouble. Stages differ in their text, so that a step between two of them is no "
-    "progress or loss of its own. Faint: single steps; bold: their running median; x: a step whose update was left out; ◇: "
-    "held-out text."
+    "progress or loss of its own. Faint: single steps; bold: their running median; x: a step whose update was left out; "
+    "◇: held-out text."
 )
 SPEED = (
     "What each stage took, and whether that is what was predicted before it began. The gradient norm should stay level or fall; "
