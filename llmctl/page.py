@@ -26,13 +26,15 @@ def whole_page(title: str, parts: Sequence[str], style: str = "", script: str = 
     """A page of these parts, which are HTML; `style` is CSS and `script` JavaScript of its own. The browser is told to load nothing
     from anywhere, and to run no other script."""
     allowed = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    icon = ""
     if script:
+        icon = "<link rel='icon' href='data:,'>"  # a served page is asked for one otherwise
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         allowed += f"; script-src 'sha256-{digest}'; connect-src 'self'"
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{allowed}">'
-        "<meta name='viewport' content='width=device-width, initial-scale=1'><link rel='icon' href='data:,'>"
-        f"<title>{escape(title)}</title><style>{STYLE}{style}</style>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"{icon}<title>{escape(title)}</title><style>{STYLE}{style}</style>"
     )
     end = f"<script>{script}</script>" if script else ""
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}{end}</body></html>\n"

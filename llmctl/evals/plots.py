@@ -95,7 +95,8 @@ def needles_figure(maps: Mapping[str, Mapping[tuple[float, int], Found]]) -> "Fi
         for (depth, length), score in scores.items():
             row, column = depths.index(depth), lengths.index(length)
             chosen[row, column] = 100 * score.chosen
-            colour = "white" if score.chosen < 0.55 else "black"
+            # SVG leaves black out: the text would have the ink of the page that it stands in.
+            colour = "white" if score.chosen < 0.55 else "#111111"
             text = f"{100 * score.chosen:.0f}\n({100 * score.exact:.0f})"
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
         image = axes.imshow(chosen, vmin=0, vmax=100, cmap="viridis", aspect="auto")

@@ -240,4 +240,5 @@ def test_inspect_shows_what_is_trained_and_writes_a_page(chat_runs, tmp_path):
     text = page.read_text()
     assert "<span class='content'>" in text
     assert "<script" not in text
-    assert "http" not in text
+    assert "http:" not in text
+    assert "https:" not in text

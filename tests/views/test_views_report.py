@@ -114,6 +114,7 @@ def test_every_figure_stands_in_the_page_in_the_colour_of_its_text(made):
     }
     assert "currentColor" in colours
     assert not colours & {"#010203", "#000000", "black"}
+    assert {"#111111", "#ffffff"} & colours  # on the cells of the map, whatever the page's ink
 
 
 def test_all_that_the_stages_said_is_there_and_markup_of_a_model_is_text(made):
