@@ -1,8 +1,10 @@
 """Where an artifact stands, as its state file and the process it names tell."""
 
-import os
+from textwrap import shorten
 
 from llmctl.runs.artifact import Artifact
+
+SHOWN = 120  # characters of why a stage failed
 
 
 def status(artifact: Artifact) -> str:
@@ -14,7 +16,8 @@ def status(artifact: Artifact) -> str:
     word = state.get("status", "empty")
     if word == "running" and not alive(state.get("pid", 0)):
         word = "killed"
-    return f"{word}{at}"
+    why = str(state.get("why") or "").partition("\n")[0]
+    return f"{word}{at}{f': {shorten(why, SHOWN)}' if why and word == 'failed' else ''}"
 
 
 def running(artifact: Artifact) -> bool:
@@ -23,10 +26,6 @@ def running(artifact: Artifact) -> bool:
 
 
 def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return pid > 0
+    import psutil  # os.kill(pid, 0) would stop the process on Windows
+
+    return pid > 0 and psutil.pid_exists(pid)

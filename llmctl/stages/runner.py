@@ -82,7 +82,7 @@ class Runner:
             started = time.time()
             try:
                 with arriving():
-                    artifact.set_state(status="running", kind=node.kind)
+                    artifact.set_state(status="running", kind=node.kind, why=None)
                     with self.show(artifact):
                         outcome = node.work(context)
                     artifact.commit(
@@ -96,7 +96,7 @@ class Runner:
                     )
             except BaseException as error:
                 stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-                artifact.set_state(status="stopped" if stopped else "failed")
+                artifact.set_state(status="stopped" if stopped else "failed", why=None if stopped else str(error) or repr(error))
                 raise
             artifact.set_state(status="done")
 

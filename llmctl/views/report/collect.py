@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.runs.artifact import MANIFEST, Artifact
+from llmctl.runs.state import status
 from llmctl.runs.store import RECIPE_FILE, Run, changed
 from llmctl.views.report.reading import Reader, finite, inner, inner_mapping, number, numbers
-from llmctl.views.tables import status
 
 NOT_BEGUN = "not begun"
 ON_TEXT = ("pretrain", "midtrain", "longctx")
