@@ -8,7 +8,6 @@ import contextlib
 import io
 import os
 import sys
-import tomllib
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -93,23 +92,24 @@ def recipes(ctx: Any, incomplete: str) -> Offer:
     found = [str(path) for path in sorted(folder.glob("*.toml"))]
     found += [f"{path}/" for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if "/" not in incomplete:
+        from llmctl.recipe.shipped import shipped_recipes
+
         found = [str(path) for path in sorted(Path("recipes").glob("*.toml"))] + found
+        found += [file.stem for file in shipped_recipes()]
     return [*found]
 
 
 def stages(ctx: Any, incomplete: str) -> Offer:
     """Stages of the recipe on the line, or of the newest run."""
-    recipe = next((word for word in words_before() if word.endswith(".toml")), None)
+    from llmctl.recipe.load import PLAIN_STAGES, read
+    from llmctl.recipe.shipped import recipe_file, shipped_recipes
+
+    known = {file.stem for file in shipped_recipes()}
+    recipe = next((word for word in words_before() if word.endswith(".toml") or word in known), None)
     if recipe is None:
         return [*dict.fromkeys(artifact.stage for artifact in store(ctx).newest_run().artifacts)]
-    with Path(recipe).open("rb") as file:
-        values = tomllib.load(file)
-    while "extends" in values:
-        recipe = Path(recipe).parent / values.pop("extends")
-        with recipe.open("rb") as file:
-            values = tomllib.load(file) | values
-    plain = [name for name in ("pretrain", "midtrain", "longctx", "sft", "lora") if values.get(name)]
-    return [*plain, *values.get("stage", {})]
+    values = read(recipe_file(Path(recipe))).values
+    return [*(name for name in PLAIN_STAGES if values.get(name)), *values.get("stage", {})]
 
 
 def checkpoints(ctx: Any, incomplete: str) -> Offer:

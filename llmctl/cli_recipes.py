@@ -1,5 +1,6 @@
 """Commands about recipes: one to begin with, those that ship, what is wrong with one, what its keys mean."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,10 +27,11 @@ def init(
     Example: llmctl init own.toml --goal sft+lora --base Qwen/Qwen3-0.6B --data talks.jsonl --hardware 1xh100
     """
     with readable_errors():
-        from llmctl.views.starting import ask, write_recipe
+        from llmctl.views.starting import ask, check_target, write_recipe
 
+        check_target(file, force)
         asked = ask(file, goal, base, data or [], hardware, sys.stdin.isatty() and not yes)
-        write_recipe(file, asked, force)
+        write_recipe(file, asked)
 
 
 def recipes(json: Json = False) -> None:
@@ -66,6 +68,8 @@ def check(
     with readable_errors():
         if gpus is not None and processes is not None:
             raise UserError("--gpus and --processes exclude each other")
+        if processes is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as the run itself does
         from llmctl.stages.checking import check_recipe
         from llmctl.views.checking import show_findings
 
@@ -92,15 +96,14 @@ def schema(
 
     Example: llmctl schema --out recipe.schema.json
     """
-    from llmctl.runs.files import write_text
+    from llmctl.runs.files import require_writable, write_text
     from llmctl.views.reference import reference, schema_text
 
     with readable_errors():
         if not out:
             typer.echo(reference() if markdown else schema_text(), nl=False)
         for file in out or ():
-            if not file.parent.is_dir():
-                raise UserError(f"--out {file}: there is no folder {file.parent}")
+            require_writable(file)
             write_text(file, reference() if file.suffix == ".md" else schema_text())
             typer.echo(f"written: {file}")
 

@@ -77,4 +77,6 @@ def test_what_a_task_page_says_to_type_can_be_typed(task, folder):
                     ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
                 )
                 expected = re.search(r"exit code (\d)", line)
-                assert typed.returncode == int(expected[1] if expected else 0), f"{task}: {line}\n{typed.stdout[-2000:]}\n{typed.stderr[-3000:]}"
+                assert typed.returncode == int(expected[1] if expected else 0), (
+                    f"{task}: {line}\n{typed.stdout[-2000:]}\n{typed.stderr[-3000:]}"
+                )

@@ -1,11 +1,12 @@
 """What kind of disk a folder lies on: whether other nodes see it, and whether it keeps what artifacts rely on."""
 
-import fcntl
 import os
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from llmctl.runs.locks import lock
 
 MOUNTS = Path("/proc/mounts")
 SHARED = re.compile(
@@ -72,8 +73,8 @@ def faults_of(folder: Path) -> list[str]:
             faults.append(f"a rename over an older file fails: {error.strerror}")
         with old.open("a") as first, old.open("a") as second:
             try:
-                fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(first, wait=False)
+                lock(second, wait=False)
                 faults.append("a lock (flock) keeps nobody out: two commands could make one stage at once")
             except BlockingIOError:
                 pass

@@ -11,6 +11,13 @@ from llmctl.recipe.quantities import Size
 
 TEXT_BUILTINS = ("builtin:python-stdlib", "builtin:python-packages")
 CHAT_BUILTINS = ("builtin:python-docstrings", "builtin:python-errors")
+BUILTIN_BYTES = {
+    "builtin:python-stdlib": 30_000_000,
+    "builtin:python-packages": 80_000_000,
+    "builtin:python-docstrings": 10_000_000,
+    "builtin:python-errors": 30_000_000,
+}
+"""Of their text, about: packages are those that are installed."""
 FIELDS_OF_SHAPES = {
     "messages": {"messages", "system", "tools"},
     "conversations": {"messages", "system", "tools"},

@@ -86,7 +86,7 @@ SIZES = [
 """New models by the memory of a GPU and the GPUs that they are for, the largest first."""
 
 
-def recipe_text(answers: Answers) -> str:
+def starter_text(answers: Answers) -> str:
     """The recipe, as commented TOML."""
     parts = [Part("", [Key("name", answers.name, "Artifacts are in runs/NAME.")]), *sources(answers)]
     if answers.goal == "pretrain":

@@ -1,9 +1,12 @@
 """Tables of a recipe as commented TOML: the standard library reads TOML and writes none."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,19 @@ def commented(text: str) -> str:
 
 
 def written(value: Any) -> str:
-    """A value as TOML has it."""
+    """A plain value as TOML has it."""
     if isinstance(value, dict):
-        return f"{{ {', '.join(f'{key} = {written(inner)}' for key, inner in value.items())} }}" if value else "{}"
+        return f"{{ {', '.join(f'{key_text(key)} = {written(inner)}' for key, inner in value.items())} }}" if value else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(written, value))}]"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:_}" if value >= 10_000 else str(value)
     if isinstance(value, float):
-        return f"{value:.1f}" if value == int(value) else f"{value:g}"
-    # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
+        text = repr(value)
+        return text if any(mark in text for mark in ".einf") else f"{text}.0"
+    # JSON's strings are TOML's, but for the delete character, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def key_text(name: str) -> str:
+    return name if BARE.fullmatch(name) else written(name)

@@ -1,15 +1,12 @@
 """A recipe as a TOML file that `load_recipe` reads back to the very same recipe."""
 
-import json
-import re
 from typing import Any
 
 from pydantic import BaseModel
 
 from llmctl.recipe.load import PLAIN_STAGES
 from llmctl.recipe.schema import Recipe
-
-BARE = re.compile(r"[A-Za-z0-9_-]+")
+from llmctl.recipe.toml_text import key_text, written
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -47,34 +44,6 @@ def without_none(value: Any) -> Any:
 def toml_lines(table: dict[str, Any], path: tuple[str, ...] = ()) -> list[str]:
     """A table of plain values: its own keys first, then the tables in it."""
     inner = {key: value for key, value in table.items() if isinstance(value, dict)}
-    own = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if key not in inner]
-    head = ["", f"[{'.'.join(map(_key, path))}]"] if path and (own or not inner) else []
+    own = [f"{key_text(key)} = {written(value)}" for key, value in table.items() if key not in inner]
+    head = ["", f"[{'.'.join(map(key_text, path))}]"] if path and (own or not inner) else []
     return [*head, *own, *(line for key, value in inner.items() for line in toml_lines(value, (*path, key)))]
-
-
-def _key(name: str) -> str:
-    return name if BARE.fullmatch(name) else _text(name)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, float):
-        return _float(value)
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{_key(key)} = {_value(inner)}' for key, inner in value.items())}}}"
-    return str(value)
-
-
-def _float(value: float) -> str:
-    text = repr(value)
-    return text if any(mark in text for mark in ".einf") else f"{text}.0"
-
-
-def _text(text: str) -> str:
-    """JSON's strings are TOML's, but for the delete character, which TOML wants escaped."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from llmctl.errors import UserError
+
 BLOCK = 1 << 20
 
 
@@ -38,6 +40,18 @@ def staged_file(final: Path) -> Iterator[IO[bytes]]:
         aside.unlink(missing_ok=True)
         raise
     sync(final.parent)
+
+
+def require_writable(file: Path) -> None:
+    """Raises:
+    UserError: no file of that name can be written.
+    """
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; expected the name of a file to write")
+    if not file.parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.parent}")
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"{file}: nothing can be written in {file.parent.resolve()}")
 
 
 def write_text(path: Path, text: str) -> None:

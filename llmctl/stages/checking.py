@@ -5,24 +5,26 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.preflight.disk import Disk, corpus_bytes, peak_of_run, text_bytes
 from llmctl.preflight.plan import check_groups, check_shared
 from llmctl.preflight.storage import faults_of, file_system, nearest_folder
 from llmctl.recipe.chat_schema import ChatTable, LoraTable
+from llmctl.recipe.corpus_schema import BUILTIN_BYTES
 from llmctl.recipe.fields import BUILTIN, is_path
 from llmctl.recipe.graph import line_of, stage_order
 from llmctl.recipe.load import load_recipe
 from llmctl.recipe.schema import AverageTable, LongContextTable, Recipe, TrainTable
 from llmctl.runs.store import RunStore, default_root
+from llmctl.stages.bench import starting_shape
 from llmctl.stages.checked import Finding, Level, found, local_files, look_at_source, look_at_template, look_at_tokenizer
 from llmctl.stages.planning import StageNeeds, Wanted, lengths_before, machine_of, needs_of, with_vocabulary
 from llmctl.stages.questions import check_questions
 from llmctl.stages.remaking import standings
+from llmctl.stages.trackers import require_trackers
 
-BUILTIN_BYTES = 80_000_000
-"""Of a built-in source without max_bytes, at most."""
 MOST_HASHED = 20_000_000_000
 """Bytes of sources that are hashed to tell what is done before; of more the run itself has to."""
 
@@ -40,6 +42,8 @@ class Check:
     needs: dict[str, StageNeeds] = field(default_factory=dict)
     texts: dict[str, int] = field(default_factory=dict)
     """Bytes of text of each source, where they can be told."""
+    models: dict[Any, Any] = field(default_factory=dict)
+    """What `needs_of` knows of models."""
 
     @property
     def trained(self) -> list[TrainTable]:
@@ -81,7 +85,7 @@ def look_at_stage(check: Check, table: TrainTable) -> Iterator[tuple[Level, str]
     """The stage can be planned on this machine, and fits what it starts from."""
     ranks = check.ranks or table.processes
     (check_groups if table.batch_tokens is None else check_shared)(table, ranks)
-    if isinstance(table, LoraTable) and table.quantize != "none":
+    if isinstance(table, LoraTable) and table.quantize != "none" and not check.on_gpus:
         from llmctl.model.quantized import require_nf4
 
         require_nf4()
@@ -89,12 +93,13 @@ def look_at_stage(check: Check, table: TrainTable) -> Iterator[tuple[Level, str]
     for note in notes:
         yield "ok", note
     try:
-        needs = needs_of(recipe, table, machine_of(ranks, Wanted()), None, False, {}, timed=False)
+        starting_shape(recipe, table)
     except UserError as error:
         if not asks_the_hub(recipe, table):
             raise
         yield "warning", f"its model cannot be looked at here: {str(error).splitlines()[0]}"
         return
+    needs = needs_of(recipe, table, machine_of(ranks, Wanted()), None, False, check.models, timed=False)
     check.needs[table.name] = needs
     steps = "steps by epochs" if needs.steps is None else f"{needs.steps:,} steps"
     told = f"{needs.parameters:,} weights, {needs.trained:,} of them trained; {steps} of {needs.rows} x {needs.seq_len:,} tokens"
@@ -134,10 +139,8 @@ def look_at_parent(recipe: Recipe, table: TrainTable) -> Iterator[tuple[Level, s
 
 
 def trackers(recipe: Recipe) -> Iterator[tuple[Level, str]]:
-    from llmctl.errors import require_package
-
+    require_trackers(recipe.tracking)
     for name in recipe.tracking.to:
-        require_package(name, f"[tracking] {name}")
         yield "ok", f"{name} is installed"
 
 
@@ -146,7 +149,7 @@ def disk(check: Check) -> Iterator[tuple[Level, str]]:
     unknown = []
     for name, source in check.recipe.corpus.sources.items():
         if source.path.startswith(BUILTIN):
-            check.texts[name] = source.max_bytes or BUILTIN_BYTES
+            check.texts[name] = source.max_bytes or BUILTIN_BYTES[source.path]
         elif source.kind == "tokens":
             check.texts[name] = 0  # read where they are
         elif is_path(source.path):
@@ -158,12 +161,22 @@ def disk(check: Check) -> Iterator[tuple[Level, str]]:
     stages = [Disk(need.cost.disk_left, need.cost.disk_peak) for need in check.needs.values()]
     corpus, left, total = corpus_bytes(check.texts.values()), sum(stage.left for stage in stages), peak_of_run(stages)
     most, total = max(0, total - left), total + corpus
+    there = folder_bytes(check.store.root / check.recipe.name)
     free = shutil.disk_usage(nearest_folder(check.store.root)).free
     parts = f"about {gib(corpus)} for corpus and tokens, {gib(left)} for what stages leave, {gib(most)} for checkpoints"
     told = f"{gib(total)} GiB at the largest ({parts}); {gib(free)} GiB are free"
-    yield ("error", f"{told}; name another disk with --runs, or lower [STAGE.checkpoint] keep") if total > free else ("ok", told)
+    told += f", and {gib(there)} are taken by the run already" if there else ""
+    yield (
+        ("error", f"{told}; name another disk with --runs, or lower [STAGE.checkpoint] keep")
+        if total - there > free
+        else ("ok", told)
+    )
     if missing := [*unknown, *(table.name for table in check.trained if table.name not in check.needs)]:
         yield "warning", f"not counted, since their size is not known here: {', '.join(missing)}"
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def gib(count: float) -> str:

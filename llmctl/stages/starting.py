@@ -10,7 +10,7 @@ from llmctl.errors import UserError
 from llmctl.preflight.disk import text_bytes
 from llmctl.preflight.gpus import GPUS, known_gpu
 from llmctl.recipe.check import looks_like_hub_name
-from llmctl.recipe.corpus_schema import CHAT_BUILTINS, TEXT_BUILTINS, SourceTable
+from llmctl.recipe.corpus_schema import BUILTIN_BYTES, CHAT_BUILTINS, TEXT_BUILTINS, SourceTable
 from llmctl.recipe.fields import BUILTIN, HUB, is_path
 from llmctl.recipe.starting import ON_BASE, Answers, Data, Goal, Hardware
 from llmctl.runs.machine import hardware as this_machine
@@ -64,7 +64,8 @@ def look(place: str, goal: Goal, names: list[str]) -> Data:
     if place.startswith(BUILTIN):
         if place not in TEXT_BUILTINS + CHAT_BUILTINS:
             raise UserError(f"--data {place}: unknown; known are {', '.join(TEXT_BUILTINS + CHAT_BUILTINS)}")
-        return Data(name_of(place, names), place, "chat" if place in CHAT_BUILTINS else "text")
+        kind = "chat" if place in CHAT_BUILTINS else "text"
+        return Data(name_of(place, names), place, kind, bytes=BUILTIN_BYTES[place])
     if is_path(place) and not Path(place).expanduser().exists():
         if not looks_like_hub_name(place):
             raise UserError(f"--data {place}: no such file or folder (seen from {Path.cwd()})")

@@ -16,7 +16,7 @@ def show_findings(findings: Sequence[Finding], recipe: Path, options: list[str],
     good = not count["error"]
     if as_json:
         found = {"findings": [asdict(finding) for finding in findings], "count": count}
-        print(json.dumps(found | {"smoke": f"{command} --smoke", "run": command}, indent=2))
+        print(json.dumps(found | {"smoke": command if "--smoke" in options else f"{command} --smoke", "run": command}, indent=2))
         return good
     width = max(len(finding.what) for finding in findings)
     for finding in findings:

@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
+from llmctl.stages.trackers import require_trackers
 from llmctl.views.progress import Screen
 from llmctl.views.records import log_writer, metrics_writer, state_writer
-from llmctl.views.trackers import Tracked, require_trackers, track
+from llmctl.views.trackers import Tracked, track
 
 
 def recorded_on(screen: Screen, recipe: Recipe | None = None) -> Callable[[Artifact], AbstractContextManager[None]]:

@@ -1,5 +1,6 @@
 """`llmctl init`: the questions that no option answered, and the file that is written."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import typer
 
 from llmctl.errors import UserError
-from llmctl.recipe.starting import GOALS, ON_BASE, recipe_text
-from llmctl.runs.files import write_text
+from llmctl.recipe.starting import GOALS, ON_BASE, starter_text
+from llmctl.runs.files import require_writable, write_text
 from llmctl.stages.starting import answers_of, default_data, found_hardware
 
 
@@ -42,22 +43,21 @@ def question_goal(base: str | None) -> str:
     return typer.prompt("Goal", default=default_goal(base))
 
 
-def write_recipe(file: Path, answers: Any, force: bool) -> None:
-    """Write the recipe and say what to do next.
-
-    Raises:
-        UserError: there is a file of that name, or no folder for it.
+def check_target(file: Path, force: bool) -> None:
+    """Raises:
+    UserError: there is a file of that name, or none can be written.
     """
-    if file.is_dir():
-        raise UserError(f"{file} is a folder; expected the name of a file to write")
+    require_writable(file)
     if file.exists() and not force:
         raise UserError(f"{file} is there already; name another file, or write over it with --force")
-    if not file.parent.is_dir():
-        raise UserError(f"{file}: there is no folder {file.parent}")
-    write_text(file, recipe_text(answers))
-    gpus = f" --gpus {answers.hardware.ranks}" if answers.hardware.ranks > 1 else ""
+
+
+def write_recipe(file: Path, answers: Any) -> None:
+    """Write the recipe and say what to do next."""
+    write_text(file, starter_text(answers))
+    gpus = ["--gpus", str(answers.hardware.ranks)] if answers.hardware.ranks > 1 else []
     for data in answers.data:
         typer.echo(f"{data.path}: {'conversations' if data.kind == 'chat' else 'text'}")
     typer.echo(f"written: {file}\n\nnext:")
-    for line in (f"llmctl check {file}{gpus}", f"llmctl run {file} --smoke", f"llmctl run {file}{gpus}"):
-        typer.echo(f"  {line}")
+    for words in (["check", str(file), *gpus], ["run", str(file), "--smoke"], ["run", str(file), *gpus]):
+        typer.echo(f"  {shlex.join(['llmctl', *words])}")

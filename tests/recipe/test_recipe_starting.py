@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmctl.recipe.load import load_recipe
-from llmctl.recipe.starting import GOALS, Data, recipe_text, shares
+from llmctl.recipe.starting import GOALS, Data, shares, starter_text
 from llmctl.recipe.toml_text import Key, Part, toml_text
 from llmctl.stages.checking import check_recipe
 from llmctl.stages.starting import answers_of
@@ -55,7 +55,7 @@ def test_what_is_written_passes_the_check(goal, places, tmp_path):
             continue
         file = tmp_path / "own.toml"
         answers = answers_of(file, goal, base, [places[name] for name in names], hardware)
-        file.write_text(recipe_text(answers))
+        file.write_text(starter_text(answers))
         findings = check_recipe(file, [], False, answers.hardware.ranks, None, tmp_path / "runs")
         assert [found for found in findings if found.level == "error"] == [], file.read_text()
         load_recipe(file, smoke=True)
@@ -84,7 +84,7 @@ def test_flags_ask_nothing_and_the_next_commands_are_told(places, tmp_path, monk
 
 
 def test_every_key_of_a_stage_is_commented_or_plain(places, tmp_path):
-    text = recipe_text(answers_of(tmp_path / "own.toml", "pretrain", None, [places["articles"]], "cpu"))
+    text = starter_text(answers_of(tmp_path / "own.toml", "pretrain", None, [places["articles"]], "cpu"))
     tomllib.loads(text)
     assert 'text_field = "body"' in text
     assert text.count("\n# ") > 10
@@ -126,7 +126,7 @@ def test_a_stage_of_a_run_may_be_the_base(pretrained_runs, places, tmp_path, mon
 
 def test_the_recipe_of_own_conversations_runs_as_a_trial(places, tmp_path):
     file = tmp_path / "own.toml"
-    file.write_text(recipe_text(answers_of(file, "lora", places["base"], [places["talk"]], "cpu")))
+    file.write_text(starter_text(answers_of(file, "lora", places["base"], [places["talk"]], "cpu")))
     result = run_llmctl("run", file, "--smoke", "--runs", tmp_path / "runs")
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "runs" / "own-smoke").glob("lora-*/adapter/adapter_config.json"))) == 1

@@ -12,10 +12,11 @@ from llmctl.errors import UserError
 from llmctl.recipe.execution_schema import TrackingTable
 from llmctl.recipe.load import RecipeError, load_recipe
 from llmctl.runs.artifact import Artifact
+from llmctl.stages.trackers import require_trackers, wandb_mode
 from llmctl.views.progress import PlainScreen
 from llmctl.views.records import metrics_writer
 from llmctl.views.stage import recorded_on
-from llmctl.views.trackers import Tracked, require_trackers, track, wandb_mode
+from llmctl.views.trackers import Tracked, track
 
 STAND_IN = """
 import json
