@@ -1,5 +1,6 @@
 """A recipe to begin with, from a goal, a model, data and hardware: `llmctl init` writes it."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -110,7 +111,7 @@ def starter_text(answers: Answers) -> str:
 
 def head(answers: Answers) -> str:
     gpus = f" --gpus {answers.hardware.ranks}" if answers.hardware.ranks > 1 else ""
-    run = f"llmctl run {answers.file}"
+    run = f"llmctl run {shlex.quote(str(answers.file))}"
     return "\n".join(
         [
             f"{answers.goal}: {GOALS[answers.goal]}. Written by `llmctl init` for {answers.hardware.told}.",
