@@ -1,6 +1,5 @@
 """What kind of disk a folder lies on: whether other nodes see it, and whether it keeps what artifacts rely on."""
 
-import fcntl
 import os
 import re
 import tempfile
@@ -59,6 +58,8 @@ def faults_of(folder: Path) -> list[str]:
     Raises:
         OSError: nothing can be written there.
     """
+    import fcntl  # which Windows lacks
+
     with tempfile.TemporaryDirectory(prefix=".llmctl-check-", dir=folder) as trial:
         faults = []
         old, new = Path(trial) / "old", Path(trial) / "new"

@@ -130,3 +130,9 @@ def test_a_search_needs_rates(small_recipe):
     told = in_process("plan", small_recipe, "--memory", "80GB", "--fit")
     assert told.returncode == 2
     assert "--fit: no rate of bf16 products is known of GPU; name a GPU with --gpu" in told.stderr
+
+
+def test_the_gain_of_what_was_found_is_told_in_one_sentence():
+    told = in_process("plan", SEVEN, "--gpus", 8, "--gpu", "h100", "--fit").stdout
+    assert " GiB, where it did not fit before" in told
+    assert "GiB, , " not in told
