@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from llmctl.errors import UserError
 from llmctl.model.build import ModelShape, build_model
