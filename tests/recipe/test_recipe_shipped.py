@@ -46,7 +46,7 @@ def test_every_recipe_shrinks_to_a_smoke_run(path):
 
 def test_a_recipe_of_many_ranks_shrinks_to_a_smoke_run():
     """Whose steps have two rows."""
-    recipe = load_recipe(RECIPES[0], ["pretrain.processes=8"], smoke=True)
+    recipe = load_recipe(REPOSITORY / "recipes" / "olmo_small.toml", ["pretrain.processes=8"], smoke=True)
     assert recipe.stages["pretrain"].processes == 1
 
 
