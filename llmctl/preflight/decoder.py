@@ -84,9 +84,9 @@ def decoder_of(model: Any) -> Decoder:
         head_size=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         ffn_size=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         vocab_size=head.shape[0],
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(map(weights_in, model.parameters())),
         trained=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        block_matrices=sum(parameter.numel() for parameter in matrices),
+        block_matrices=sum(map(weights_in, matrices)),
         muon_matrices=alike.total(),
         largest_alike=max(alike.values(), default=0),
         query_key_norm=any("q_norm" in name for name, _ in layers.named_parameters()),
@@ -94,3 +94,8 @@ def decoder_of(model: Any) -> Decoder:
         blocks_trained=any(parameter.requires_grad and parameter.ndim == 1 for parameter in layers.parameters()),
         adapter_ranks=-(-sum(p.shape[0] for name, p in layers.named_parameters() if ".lora_A." in name) // len(layers)),
     )
+
+
+def weights_in(parameter: Any) -> int:
+    """Weights of a parameter: `bitsandbytes` packs two of 4 bits into a byte."""
+    return parameter.numel() * (1 if parameter.is_floating_point() else 2)

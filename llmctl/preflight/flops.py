@@ -1,4 +1,4 @@
-"""Floating-point operations of training, from the numbers of a model's shape, and what GPUs can make of them in a second.
+"""Floating-point operations of training, from the numbers of a model's shape.
 
 Of a token, a weight of a matrix costs a multiplication and an addition in the forward pass and twice that in the backward
 pass, once for the gradient of the input and once for that of the weight: 6, and 4 where the weight is frozen (Kaplan et al.
@@ -9,7 +9,6 @@ T x T of it; they come out higher. What is computed again (activation checkpoint
 and the optimizer.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,27 +46,3 @@ class Work:
         )
         # Gradients end at the first layer's input: an adapter's frozen q, k and v cost 2 there and not 4. It is not taken off.
         return 6 * self.trained + 4 * self.frozen + 12 * self.heads * self.head_size * pairs / tokens
-
-
-BF16_PEAKS: tuple[tuple[tuple[str, ...], float], ...] = (
-    (("H100", "PCIE"), 756e12),
-    (("H100", "NVL"), 835e12),
-    (("H200", "NVL"), 835e12),
-    (("H100",), 989e12),
-    (("H200",), 989e12),
-    (("GH200",), 989e12),
-    (("A100",), 312e12),
-    (("A40",), 150e12),
-    (("L40S",), 362e12),
-    (("L4",), 121e12),
-)
-"""FLOP/s of dense bfloat16 products by words of the GPU's name, from NVIDIA's data sheets (which print twice as many where
-they count sparse matrices); the first line whose words are all there holds."""
-
-
-def bf16_peak(gpu: str) -> float | None:
-    """FLOP/s of dense bfloat16 products of a GPU by the driver's name for it; None: not known, or a part of a GPU (MIG)."""
-    words = set(re.split(r"[\s-]+", gpu.upper()))
-    if "MIG" in words:
-        return None
-    return next((peak for wanted, peak in BF16_PEAKS if words.issuperset(wanted)), None)

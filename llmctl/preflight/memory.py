@@ -6,6 +6,7 @@ Weights, gradients and optimizer states as in the ZeRO paper (arXiv 1910.02054),
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from llmctl.model.tiled import tile_tokens
 from llmctl.preflight.activations import (
@@ -127,10 +128,20 @@ class Memory:
     """In the host's memory, for a rank on a GPU."""
 
     @property
-    def needs(self) -> float:
-        """The peak: head, block, update and set-up come one after the other."""
+    def step(self) -> float:
+        """The peak of a step: head, block and update come one after the other."""
         kept = self.weights + self.gradients + self.optimizer + self.buffers
-        return max(self.set_up, kept + max(self.activations + max(self.head, self.block), self.update))
+        return kept + max(self.activations + max(self.head, self.block), self.update)
+
+    @property
+    def needs(self) -> float:
+        """The peak, set-up included, which comes before the steps."""
+        return max(self.set_up, self.step)
+
+
+def bucket_of(deepspeed: dict[str, Any]) -> int:
+    """The reduce_bucket_size of a recipe's [deepspeed], in numbers."""
+    return int(deepspeed.get("zero_optimization", {}).get("reduce_bucket_size", BUCKET))
 
 
 def memory_of_step(decoder: Decoder, table: TrainTable, micro_batch: int, machine: Machine, bucket: int = BUCKET) -> Memory:

@@ -20,10 +20,10 @@ bf16 over 34 steps of `longctx` (55 lengths) and 136 of `sft` (229)."""
 
 
 def resident_bytes(memory: Memory, decoder: Decoder, product_size: int, lengths: Iterable[int]) -> float:
-    """Bytes that training adds to the process. `lengths`: tokens of the documents that the stage sees."""
+    """Bytes that training adds to the process, once all is set up. `lengths`: tokens of the documents that the stage sees."""
     seen = set(lengths)
     kept = sum(sum({padded(length, window) for length in seen}) for window in decoder.windows)
-    return GAPS * memory.needs + LIBRARIES + KEPT * product_size * decoder.query_size * kept
+    return GAPS * memory.step + LIBRARIES + KEPT * product_size * decoder.query_size * kept
 
 
 def padded(length: int, window: int | None) -> int:

@@ -23,6 +23,8 @@ HIDDEN = 0.5
 """Share of communication that goes on while products are computed; assumed."""
 NODE, NETWORK = 8, 50e9
 """Ranks of a machine, and bytes/s of a rank between machines: 400 Gbit/s each, as H100 machines have."""
+CPU_LINK = 1e9
+"""Bytes/s between ranks on the CPU of one machine, through gloo; assumed."""
 HOST = 100e9
 """Bytes/s of the host's memory, for what the ranks of a machine update there; assumed."""
 ADAMW = 28
@@ -62,6 +64,17 @@ class StepTime:
         return self.products + self.communication + self.host + self.update
 
 
+def in_bfloat16(task: Task) -> bool:
+    """Whether the stage's products are."""
+    return numbers_of(task.table, task.machine.multiplies_bfloat16).product == 2
+
+
+def expected_rates(task: Task) -> Rates | None:
+    """Of the task's GPU. None: it is not known, or the products are in fp32, whose peaks are not."""
+    gpu = task.machine.gpu
+    return None if gpu is None or not in_bfloat16(task) else rates_of_gpu(gpu, task.machine.ranks)
+
+
 def rates_of_gpu(gpu: Gpu, ranks: int) -> Rates | None:
     """None: its products are not in bf16."""
     if gpu.peak is None:
@@ -71,16 +84,15 @@ def rates_of_gpu(gpu: Gpu, ranks: int) -> Rates | None:
 
 
 def rates_of_cpu(products: float, ranks: int) -> Rates:
-    """`products`: FLOP/s of large products on the whole machine, which the ranks share. 10 GB/s of memory for each and 1 GB/s
-    between them are assumed."""
-    return Rates(CPU_EFFICIENCY * products / ranks, 10e9, 1e9)
+    """`products`: FLOP/s of large products on the cores that so many ranks share. 10 GB/s of memory for each are assumed."""
+    return Rates(CPU_EFFICIENCY * products / ranks, 10e9, CPU_LINK)
 
 
 def step_time(task: Task, micro_batch: int, rates: Rates) -> StepTime:
     """Of a step as most are, when batch and length have grown."""
     table, decoder, machine = task.table, task.decoder, task.machine
     load = Load(micro_batch, table.seq_len, table.sequence_parallel)
-    passes = max(1, table.steps.rows * table.sequence_parallel // (micro_batch * machine.ranks))
+    passes = passes_of(task, micro_batch)
     computed = flops_per_token(decoder, table.seq_len) * load.tokens * (1 + recomputed_share(task))
     floor = rates.launches * len(decoder.windows) * (1 + recomputed_share(task))
     moved = 2 * offloaded_bytes(decoder, table, load, numbers_of(table, machine.multiplies_bfloat16)) / PCIE
@@ -93,6 +105,11 @@ def step_time(task: Task, micro_batch: int, rates: Rates) -> StepTime:
     )
 
 
+def passes_of(task: Task, micro_batch: int) -> int:
+    """Micro-batches of a rank in a step."""
+    return max(1, task.table.steps.rows * task.table.sequence_parallel // (micro_batch * task.machine.ranks))
+
+
 def flops_per_token(decoder: Decoder, length: int) -> float:
     """Model FLOPs of a token in a row of `length` tokens that is one document."""
     return decoder.work.flops_per_token({length: 1})
@@ -100,14 +117,16 @@ def flops_per_token(decoder: Decoder, length: int) -> float:
 
 def recomputed_share(task: Task) -> float:
     """Operations that are made again, over those of the step: a third where all blocks are, for a forward pass is a third of
-    forward and backward. Tiles make the feed-forward's again."""
+    forward and backward, and half of them below an adapter, where weights are frozen. Tiles make the feed-forward's again."""
+    work = task.decoder.work
+    forward = 2 * (work.trained + work.frozen) / (6 * work.trained + 4 * work.frozen)
     blocks = len(task.decoder.windows)
     again = sum(recomputed(task.table, number) for number in range(blocks)) / blocks
     if not task.table.tiled_mlp:
-        return again / 3
+        return again * forward
     decoder = task.decoder
     inner = 3 * decoder.hidden_size * decoder.ffn_size * blocks / max(1, decoder.block_matrices)
-    return (again + inner) / 3
+    return (again + inner) * forward
 
 
 def communicated_bytes(task: Task, load: Load, passes: int) -> float:
@@ -128,12 +147,16 @@ def communicated_bytes(task: Task, load: Load, passes: int) -> float:
     return sent * (ranks - 1) / ranks + exchanged * (load.parts - 1) / load.parts
 
 
+def update_shares(task: Task) -> int:
+    """Ranks that share the update out: all of them, but at ZeRO stage 0."""
+    return task.machine.ranks if task.table.zero_stage else 1
+
+
 def update_seconds(task: Task, rates: Rates) -> float:
     decoder, table = task.decoder, task.table
-    shares = task.machine.ranks if table.zero_stage else 1
     by_muon = decoder.muon_matrices if table.optimizer == "muon" else 0
     products = MUON * decoder.hidden_size * by_muon / rates.products
-    return (products + ADAMW * decoder.trained / rates.bandwidth) / shares
+    return (products + ADAMW * decoder.trained / rates.bandwidth) / update_shares(task)
 
 
 def host_update(task: Task) -> float:

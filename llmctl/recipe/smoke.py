@@ -12,9 +12,9 @@ SOURCE_BYTES = 4_000_000  # enough for held-out questions of every kind
 IN_TOKENS = (
     "epochs", "micro_batch", "schedule_tokens", "stretch_from", "warmup_tokens",
     "batch_warmup_tokens", "batch_warmup_from", "length_warmup_tokens", "length_warmup_from",
-    "sequence_exchange", "sequence_parallel",
+    "sequence_exchange", "sequence_parallel", "processes",
 )  # fmt: skip
-"""Keys that fit the amounts, or the heads, of the whole stage alone."""
+"""Keys that fit the amounts, or the heads, of the whole stage alone; two rows cannot be shared by many ranks."""
 MODEL = {"hidden_size": 64, "layers": 4, "heads": 4, "kv_heads": 4, "ffn_size": 128}
 
 

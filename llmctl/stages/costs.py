@@ -63,13 +63,12 @@ def peak_of(machine: Any) -> float | None:
     return machine.gpu.peak if machine.gpu is not None else None
 
 
-def rates_of(machine: Any, bfloat16: bool) -> Any:
-    """The machine's `Rates`: by its GPU's data sheet, or the measured rate of products on this CPU. None: not known."""
-    from llmctl.preflight.speed import rates_of_cpu, rates_of_gpu
+def rates_of(task: Any) -> Any:
+    """The `Rates` of a task's machine: by its GPU's data sheet, or the measured rate of products on this CPU. None: not known."""
+    from llmctl.preflight.speed import expected_rates, in_bfloat16, rates_of_cpu
 
-    if machine.on_gpu:
-        return None if machine.gpu is None else rates_of_gpu(machine.gpu, machine.ranks)
-    return rates_of_cpu(cpu_products(bfloat16), machine.ranks)
+    machine = task.machine
+    return expected_rates(task) if machine.on_gpu else rates_of_cpu(cpu_products(in_bfloat16(task)), machine.ranks)
 
 
 def fastest_of(task: Any) -> Any:
@@ -79,17 +78,14 @@ def fastest_of(task: Any) -> Any:
         UserError: no rate is known of the machine.
     """
     from llmctl.preflight.search import fastest
+    from llmctl.preflight.speed import in_bfloat16
 
-    rates = rates_of(task.machine, in_bfloat16(task))
-    if rates is None:
-        raise UserError(f"--fit: no rate of bf16 products is known of {task.machine.name}; name a GPU with --gpu, as --gpu h100")
-    return fastest(task, rates)
-
-
-def in_bfloat16(task: Any) -> bool:
-    from llmctl.preflight.activations import numbers_of
-
-    return numbers_of(task.table, task.machine.multiplies_bfloat16).product == 2
+    rates = rates_of(task)
+    if rates is not None:
+        return fastest(task, rates)
+    if task.machine.gpu is not None and not in_bfloat16(task):
+        raise UserError(f"--fit: [{task.table.name}] has fp32 products, and rates of GPUs are known for bf16 alone")
+    raise UserError(f"--fit: no rate of bf16 products is known of {task.machine.name}; name a GPU with --gpu, as --gpu h100")
 
 
 def cpu_products(bfloat16: bool) -> float:
@@ -106,28 +102,30 @@ def step_seconds(recipe: Recipe, task: Any, config: Any) -> tuple[float | None, 
     """Seconds of a step, and how they were found."""
     from llmctl.preflight.speed import step_time
 
-    machine = task.machine
-    if not machine.on_gpu:
-        probed = timed_here(recipe, task, config)
-        if probed is not None:
-            return probed, "timed here"
-    rates = rates_of(machine, in_bfloat16(task))
+    rates = rates_of(task)
     if rates is None:
         return None, None
-    return step_time(task, task.micro_batch, rates).seconds, "expected" if machine.on_gpu else "rough"
+    rough = step_time(task, task.micro_batch, rates)
+    if task.machine.on_gpu:
+        return rough.seconds, "expected"
+    timed = timed_here(recipe, task, config, rough)
+    return (rough.seconds, "rough") if timed is None else (timed, "timed here")
 
 
-def timed_here(recipe: Recipe, task: Any, config: Any) -> float | None:
-    """Seconds of a step by a probe on this CPU; None: it would take too long."""
+def timed_here(recipe: Recipe, task: Any, config: Any, rough: Any) -> float | None:
+    """Seconds of a step by a probe on this CPU, of which `rough` is the `StepTime`; None: it would take too long."""
+    from llmctl.preflight.speed import passes_of
     from llmctl.train.data import TrainingRows
-    from llmctl.train.probe_step import Subject, probe
+    from llmctl.train.probe_step import Subject, probe, trials_of
 
-    with tempfile.TemporaryDirectory(prefix="llmctl-plan-") as folder, threads_of_a_rank(task.machine.ranks):
-        job = job_of_random_rows(recipe, task.table, SEEN, task.machine.ranks, Path(folder))
-        shares = task.machine.ranks // task.table.sequence_parallel
-        subject = Subject(job, TrainingRows(job), config, task.decoder, task.micro_batch, shares)
-        probed = probe(subject, BUDGET)
-        return None if probed is None else probed.step(subject)
+    ranks, rows = task.machine.ranks, task.micro_batch
+    trials = trials_of(task, rows, rough.products / passes_of(task, rows), BUDGET)
+    if not trials:
+        return None
+    with tempfile.TemporaryDirectory(prefix="llmctl-plan-") as folder, threads_of_a_rank(ranks):
+        job = job_of_random_rows(recipe, task.table, SEEN, ranks, Path(folder))
+        subject = Subject(job, TrainingRows(job), config, task, rows)
+        return probe(subject, trials, BUDGET).step(subject)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.preflight.gpus import gpu_like, known_gpu
 from llmctl.preflight.plan import check_shared
+from llmctl.preflight.storage import nearest_folder
 from llmctl.recipe.chat_schema import LoraTable
 from llmctl.recipe.graph import line_of, stage_order
 from llmctl.recipe.load import load_recipe
@@ -126,15 +127,8 @@ def plan_recipe(file: Path, overrides: list[str], wanted: Wanted) -> Plan:
     gpu = machines[0].gpu
     price = wanted.price if wanted.price is not None else (None if gpu is None else gpu.price)
     stages = [needs_of(recipe, *stage, price, wanted.fit, models) for stage in zip(tables, machines, strict=True)]
-    return Plan(recipe.name, machines, notes, stages, price, wanted.price is not None, free_space(wanted.runs))
-
-
-def free_space(folder: Path) -> int:
-    """Bytes that are free where a folder is or would be."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    free = shutil.disk_usage(nearest_folder(wanted.runs)).free
+    return Plan(recipe.name, machines, notes, stages, price, wanted.price is not None, free)
 
 
 def machine_of(ranks: int, wanted: Wanted) -> Any:
@@ -187,17 +181,16 @@ def needs_of(
     recipe: Recipe, table: TrainTable, machine: Any, price: float | None, fit: bool, models: dict[Any, Any], timed: bool = True
 ) -> StageNeeds:
     """`models`: those known, which grows. Without `timed` nothing is said of speed, time and price: a CPU would have to work."""
-    from llmctl.preflight.activations import numbers_of
     from llmctl.preflight.fit import Task, changes, longest_row, remedy
-    from llmctl.preflight.memory import BUCKET
+    from llmctl.preflight.memory import bucket_of
+    from llmctl.preflight.speed import in_bfloat16
 
     start = starting_shape(recipe, table)
     table = by_ladder(table, start.get("shape"), start.get("shape_of"), table.tokens or UNKNOWN_BUDGET)
     check_shared(table, machine.ranks)
-    bucket = int(recipe.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size", BUCKET))
     adapter = adapter_of(table, new_tokens(recipe, table)) if isinstance(table, LoraTable) else None
     decoder, config = model_at(start, adapter, models)
-    task = Task(decoder, table, machine, bucket)
+    task = Task(decoder, table, machine, bucket_of(recipe.deepspeed))
     fastest = fastest_of(task) if fit else None
     if fastest is not None:
         task = task.changed(fastest.keys)
@@ -217,7 +210,7 @@ def needs_of(
         micro_batch=micro_batch,
         ranks=machine.ranks,
         zero_stage=task.table.zero_stage,
-        precision="bf16" if numbers_of(task.table, machine.multiplies_bfloat16).product == 2 else "fp32",
+        precision="bf16" if in_bfloat16(task) else "fp32",
         memory=memory,
         needs=memory.needs,
         usable=machine.usable,

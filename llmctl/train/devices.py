@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from llmctl.preflight.flops import bf16_peak
+from llmctl.preflight.gpus import bf16_peak
 from llmctl.runs.machine import hardware
 from llmctl.train.distributed import wait_for_all
 from llmctl.train.meters import memory_bytes
@@ -19,6 +19,7 @@ def peak_rate(device: torch.device, bfloat16: bool) -> tuple[float | None, str]:
     if device.type != "cuda":
         kind, name = (torch.bfloat16, "bf16") if bfloat16 else (torch.float32, "fp32")
         told = f"rate of a {name} product of {SIZE:,} x {SIZE:,} matrices on this machine, the best of {TRIES}"
+        wait_for_all()  # the ranks measure at the same time
         return product_rate(kind), told
     if not bfloat16:
         return None, "peak rates are known for bf16 alone"
@@ -28,12 +29,10 @@ def peak_rate(device: torch.device, bfloat16: bool) -> tuple[float | None, str]:
 
 
 def product_rate(kind: torch.dtype, size: int | None = None) -> float:
-    """FLOP/s of a product of square matrices on the CPU; every rank measures at the same time."""
+    """FLOP/s of a product of square matrices on the CPU."""
     size = size or SIZE
     with torch.random.fork_rng(devices=[]):
         left, right = (torch.randn(size, size).to(kind) for _ in range(2))
-    if torch.distributed.is_initialized():
-        wait_for_all()
     seconds = []
     for _ in range(TRIES):
         started = time.perf_counter()

@@ -19,16 +19,17 @@ from llmctl.preflight.activations import numbers_of
 from llmctl.preflight.decoder import decoder_of
 from llmctl.preflight.fit import Task
 from llmctl.preflight.gpus import gpu_like
-from llmctl.preflight.memory import Machine
+from llmctl.preflight.memory import Machine, bucket_of
 from llmctl.preflight.resident import resident_bytes
-from llmctl.preflight.speed import Rates, rates_of_gpu, step_time
+from llmctl.preflight.speed import expected_rates, in_bfloat16, passes_of, rates_of_cpu, step_time
 from llmctl.runs.files import write_json
 from llmctl.train.data import TrainingRows
-from llmctl.train.devices import forget_peak_memory, peak_memory
+from llmctl.train.devices import forget_peak_memory, peak_memory, product_rate
+from llmctl.train.distributed import agreed_maximum, wait_for_all
 from llmctl.train.engine import Engine
 from llmctl.train.job import TrainJob
 from llmctl.train.meters import memory_bytes
-from llmctl.train.probe_step import Subject, guessed_micro_batch, probe
+from llmctl.train.probe_step import SMALL_PRODUCT, Subject, Trial, probe, trials_of
 
 FORECAST_FILE = "forecast.json"
 LOOKED_AT = 2000
@@ -53,7 +54,10 @@ class Forecast:
 
     @contextmanager
     def against(self, engine: Engine, rows: TrainingRows, micro_batch: int, made: int) -> Iterator[None]:
-        """Predict, let the block train from step `made` on, and tell both where it comes to its end."""
+        """Predict, let the block train from step `made` on, and tell both where it comes to its end. Collective."""
+        if made == self.job.steps:
+            yield
+            return
         self._predicted = self._predict(engine, rows, micro_batch)
         forget_peak_memory(engine.device)
         with events.listening(self._note):
@@ -75,33 +79,63 @@ class Forecast:
         if self.decoder is None:
             return {}
         on_gpu = engine.device.type == "cuda"
-        machine = Machine(engine.world_size, 0, on_gpu, multiplies_bfloat16(engine.device.type), "")
-        task = Task(self.decoder, self.job.settings, machine)
+        gpu = gpu_like(torch.cuda.get_device_name()) if on_gpu else None
+        machine = Machine(engine.world_size, 0, on_gpu, multiplies_bfloat16(engine.device.type), "", gpu)
+        task = Task(self.decoder, self.job.settings, machine, bucket_of(self.job.deepspeed))
         memory = task.memory(micro_batch)
-        found = {"memory_bytes": memory.needs}
+        found = {"memory_bytes": memory.step}
         if not on_gpu:
             size = numbers_of(task.table, machine.multiplies_bfloat16).product
             found["memory_bytes"] = self._resident + resident_bytes(memory, self.decoder, size, lengths_of(rows, self.job))
-        step = self._step_on_gpu(task, micro_batch) if on_gpu else self._step_on_cpu(engine, rows, micro_batch)
+        taken = found["memory_bytes"]
+        step = step_on_gpu(task, micro_batch) if on_gpu else self._step_on_cpu(engine, rows, task, micro_batch, taken)
         if step is not None:
             found["tokens_per_second"] = rows.steps.rows * rows.steps.seq_len / step
             found["seconds"] = self.job.rows * rows.steps.seq_len / found["tokens_per_second"]
         return found
 
-    def _step_on_gpu(self, task: Task, micro_batch: int) -> float | None:
-        gpu = gpu_like(torch.cuda.get_device_name())
-        rates: Rates | None = None if gpu is None else rates_of_gpu(gpu, task.machine.ranks)
-        return None if rates is None else step_time(task, micro_batch, rates).seconds
-
-    def _step_on_cpu(self, engine: Engine, rows: TrainingRows, micro_batch: int) -> float | None:
-        assert self.decoder is not None
-        subject = Subject(self.job, rows, self.config, self.decoder, micro_batch, engine.data_ranks)
-        guess = guessed_micro_batch(subject)
-        whole = guess * self.job.rows / (micro_batch * engine.data_ranks)
+    def _step_on_cpu(self, engine: Engine, rows: TrainingRows, task: Task, micro_batch: int, taken: float) -> float | None:
+        """Seconds. `taken`: bytes that the process will have in training. Collective up to the probe itself, which may fail on
+        one rank alone: what comes before is decided alike on all, so that all are at work in it together."""
+        rate = agreed_rate(engine, in_bfloat16(task))
+        if not rate:
+            return None
+        rough = step_time(task, micro_batch, rates_of_cpu(rate, 1))
+        whole = rough.seconds * self.job.rows / rows.steps.rows
         if whole < SHORTEST:
             return None
-        probed = probe(subject, min(MOST, max(LEAST, SHARE * whole)))
-        return guess * subject.passes if probed is None else probed.step(subject)
+        budget = min(MOST, max(LEAST, SHARE * whole))
+        trials = trials_of(task, micro_batch, rough.products / passes_of(task, micro_batch), budget)
+        if not trials or not room_for(engine, task, trials, taken):
+            return rough.seconds
+        subject = Subject(self.job, rows, self.config, task, micro_batch)
+        try:
+            return probe(subject, trials, budget).step(subject)
+        except Exception as error:  # of whatever kind: training needs none of this
+            events.warn(f"{self.job.stage}: a step could not be timed ahead, and no time is predicted: {error}")
+            return None
+
+
+def step_on_gpu(task: Task, micro_batch: int) -> float | None:
+    rates = expected_rates(task)
+    return None if rates is None else step_time(task, micro_batch, rates).seconds
+
+
+def agreed_rate(engine: Engine, bfloat16: bool) -> int:
+    """FLOP/s of a small product on the cores of a rank, the fastest one's; 0: it cannot be made. Collective."""
+    wait_for_all()  # they measure at the same time
+    rate = 0
+    with suppress(RuntimeError):  # no memory for it, say; the others wait for this rank
+        rate = int(product_rate(torch.bfloat16 if bfloat16 else torch.float32, SMALL_PRODUCT))
+    return agreed_maximum(engine, rate)
+
+
+def room_for(engine: Engine, task: Task, trials: tuple[Trial, ...], taken: float) -> bool:
+    """Whether every rank has memory for the trials, were all that training will take there already. Collective."""
+    import psutil
+
+    needed = max(trial.memory_bytes(task) for trial in trials) + max(0.0, taken - memory_bytes(engine.device))
+    return not agreed_maximum(engine, int(needed > psutil.virtual_memory().available / engine.world_size))
 
 
 def lengths_of(rows: TrainingRows, job: TrainJob) -> Iterator[int]:

@@ -107,12 +107,8 @@ def train(
             )  # fmt: skip
             meter.step(tokens)
             after_step()
-            events.metrics(
-                {"step": position.step, "steps": settings.steps, "tokens": position.tokens}
-                | {"loss": loss, "z_loss": z_loss, "gradient_norm": gradient_norm, "left_out": int(why_not is not None)}
-                | {"learning_rate": multiplier * settings.peak_learning_rate, "memory_bytes": memory_bytes(engine.device)}
-                | {"tokens_per_second": meter.tokens_per_second, "eta_seconds": meter.eta_seconds(position.step)}
-            )
+            measured = {"loss": loss, "z_loss": z_loss, "gradient_norm": gradient_norm, "left_out": int(why_not is not None)}
+            _tell(engine, settings, position, measured | {"learning_rate": multiplier * settings.peak_learning_rate}, meter)
             if not guard.lost:  # weights that may be lost are not written down
                 if not stopping and settings.due(position.step):
                     position = _measured(engine, settings, position, measure, keep, stop)
@@ -128,6 +124,18 @@ def train(
     if not settings.patient(position):
         events.say(f"{settings.early_stopping} measurements without a lower held-out loss: ended at step {position.step:,}")
     return position
+
+
+def _tell(
+    engine: Engine, settings: LoopSettings, position: Position, measured: dict[str, float | int | str], meter: SpeedMeter
+) -> None:
+    """The numbers of the step that was just made, for whoever listens."""
+    events.metrics(
+        {"step": position.step, "steps": settings.steps, "tokens": position.tokens}
+        | measured
+        | {"memory_bytes": memory_bytes(engine.device)}
+        | {"tokens_per_second": meter.tokens_per_second, "eta_seconds": meter.eta_seconds(position.step)}
+    )
 
 
 def accumulate(engine: Engine, data: StepData, signal_number: int) -> tuple[float, float, int]:

@@ -9,7 +9,7 @@ import copy
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,12 +17,14 @@ import torch
 from llmctl import events
 from llmctl.model.lora import AdapterSettings, add_adapter
 from llmctl.model.lora_linear import quicken
-from llmctl.model.precision import multiplies_bfloat16
+from llmctl.preflight.activations import Load
 from llmctl.preflight.decoder import Decoder
-from llmctl.preflight.speed import CPU_EFFICIENCY, flops_per_token
+from llmctl.preflight.fit import Task
+from llmctl.preflight.memory import Machine
+from llmctl.preflight.resident import GAPS
+from llmctl.preflight.speed import CPU_LINK, communicated_bytes, flops_per_token, in_bfloat16, passes_of, update_shares
 from llmctl.tokens.batch import Batch, from_documents
 from llmctl.train.data import TrainingRows
-from llmctl.train.devices import product_rate
 from llmctl.train.fused import kernels_of
 from llmctl.train.job import TrainJob
 from llmctl.train.objective import CausalObjective
@@ -36,8 +38,6 @@ WEIGHTS_A_SECOND = 3e7
 PASSES = 3
 WARM_UP = 128
 """Tokens of a pass that is not timed: the first one sets up what all need."""
-LINK = 1e9
-"""Bytes/s between ranks of one machine through gloo; assumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +48,8 @@ class Subject:
     rows: TrainingRows
     config: Any
     """Of the model, as `transformers` has it."""
-    decoder: Decoder
+    task: Task
     micro_batch: int
-    ranks: int
-
-    @property
-    def passes(self) -> int:
-        """Micro-batches of a rank in a step."""
-        return max(1, self.rows.steps.rows // (self.micro_batch * self.ranks))
-
-    @property
-    def micro_tokens(self) -> int:
-        return self.micro_batch * self.rows.steps.seq_len
-
-    @property
-    def bfloat16(self) -> bool:
-        precision = self.job.settings.precision
-        return precision == "bf16" or (precision == "auto" and multiplies_bfloat16("cpu"))
 
     def batches(self, micro_batch: int) -> Iterator[Batch]:
         """Micro-batches of the last steps, which have grown; the same ones again where they do not suffice."""
@@ -74,46 +59,86 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A model of the first `blocks` blocks, in micro-batches of `rows`."""
+
+    blocks: int
+    rows: int
+
+    def memory_bytes(self, task: Task) -> float:
+        """What the process comes to hold while it is timed, on a rank that shares nothing out."""
+        table = task.table.model_copy(update={"zero_stage": 0, "offload_optimizer": False})
+        machine = Machine(1, 0, False, task.machine.multiplies_bfloat16, "")
+        return GAPS * Task(shorter(task.decoder, self.blocks), table, machine).memory(self.rows).needs
+
+    def seconds(self, task: Task, guess: float, micro_batch: int) -> float:
+        """About, where a micro-batch of the whole model takes `guess` seconds."""
+        decoder, length = shorter(task.decoder, self.blocks), task.table.seq_len
+        share = flops_per_token(decoder, length) / flops_per_token(task.decoder, length)
+        return guess * share * self.rows / micro_batch + decoder.parameters / WEIGHTS_A_SECOND
+
+
+@dataclass(frozen=True, slots=True)
 class Probed:
     """Seconds on one rank."""
 
     micro_batch: float
     """A forward and backward pass."""
     update: float
+    """Of all weights."""
 
     def step(self, subject: Subject) -> float:
         """Of a step, with what ranks of one machine tell each other."""
-        sent = 0 if subject.ranks == 1 else 8 * subject.decoder.trained * (subject.ranks - 1) / subject.ranks
-        return subject.passes * self.micro_batch + self.update + sent / LINK
+        task, rows = subject.task, subject.micro_batch
+        passes = passes_of(task, rows)
+        sent = communicated_bytes(task, Load(rows, task.table.seq_len, task.table.sequence_parallel), passes)
+        return passes * self.micro_batch + self.update / update_shares(task) + sent / CPU_LINK
 
 
-def guessed_micro_batch(subject: Subject) -> float:
-    """Seconds of a micro-batch's passes by the rate of a small product, for a decision whether to time them."""
-    rate = product_rate(torch.bfloat16 if subject.bfloat16 else torch.float32, SMALL_PRODUCT)
-    return subject.micro_tokens * flops_per_token(subject.decoder, subject.rows.steps.seq_len) / (CPU_EFFICIENCY * rate)
+def trials_of(task: Task, micro_batch: int, guess: float, budget: float) -> tuple[Trial, ...]:
+    """What can be timed within about `budget` seconds, where a micro-batch takes `guess`: the whole model, or two shorter ones.
+    Nothing: it would take too long, or not stand for the stage, as compiled blocks and rows that several ranks share."""
+    if compiles(task.table) or task.table.sequence_parallel > 1:
+        return ()
+    blocks, period = len(task.decoder.windows), period_of(task.decoder.windows)
+    chosen: list[tuple[Trial, ...]] = [(Trial(blocks, rows),) for rows in dict.fromkeys((micro_batch, 1))]
+    if 2 * period < blocks:
+        chosen.append((Trial(2 * period, 1), Trial(period, 1)))
+    within = (trials for trials in chosen if sum(one.seconds(task, guess, micro_batch) for one in trials) <= budget)
+    return next(within, ())
 
 
-def probe(subject: Subject, budget: float) -> Probed | None:
-    """Time the parts of a step within about `budget` seconds. None: too long for that, or nothing that a probe stands for:
-    compiled blocks, and rows that several ranks share."""
-    table, decoder = subject.job.settings, subject.decoder
-    if compiles(table) or table.sequence_parallel > 1:
-        return None
-    guess, blocks = guessed_micro_batch(subject), len(decoder.windows)
-    for rows in dict.fromkeys((subject.micro_batch, 1)):
-        if guess * rows / subject.micro_batch + decoder.parameters / WEIGHTS_A_SECOND <= budget:
-            found = timed(subject, blocks, rows, budget)
-            return Probed(found.micro_batch * subject.micro_batch / rows, found.update)
-    period = period_of(decoder.windows)
-    share = 3 * period / blocks  # of the model's blocks, in both models together
-    weights = 2 * (decoder.parameters - decoder.block_matrices) + share * decoder.block_matrices
-    if 2 * period >= blocks or guess * share / subject.micro_batch + weights / WEIGHTS_A_SECOND > budget:
-        return None
-    one, two = (timed(subject, count * period, 1, budget / 2) for count in (1, 2))
-    periods = blocks / period - 1
-    return Probed(
-        (one.micro_batch + periods * (two.micro_batch - one.micro_batch)) * subject.micro_batch,
-        one.update + periods * (two.update - one.update),
+def probe(subject: Subject, trials: tuple[Trial, ...], budget: float) -> Probed:
+    """Time the parts of a step by trials that `trials_of` gave."""
+    found = [timed(subject, trial, budget / len(trials)) for trial in trials]
+    scale = subject.micro_batch / trials[0].rows
+    passes = min(len(seconds) for seconds, _ in found)  # the same batches of both
+    micro_batches = [statistics.median(seconds[:passes]) for seconds, _ in found]
+    updates = [update for _, update in found]
+    if len(trials) == 1:
+        return Probed(micro_batches[0] * scale, updates[0])
+    blocks, period = len(subject.task.decoder.windows), trials[1].blocks
+    return Probed(carried_on(micro_batches, blocks / period) * scale, carried_on(updates, blocks / period))
+
+
+def carried_on(seconds: list[float], periods: float) -> float:
+    """Of so many periods, from those of two and of one."""
+    two, one = seconds
+    return one + (periods - 1) * max(0.0, two - one)
+
+
+def shorter(decoder: Decoder, blocks: int) -> Decoder:
+    """The decoder with its first blocks alone."""
+    share = blocks / len(decoder.windows)
+    matrices, muon = round(share * decoder.block_matrices), round(share * decoder.muon_matrices)
+    return replace(
+        decoder,
+        windows=decoder.windows[:blocks],
+        parameters=decoder.parameters - decoder.block_matrices + matrices,
+        trained=decoder.trained - decoder.muon_matrices + muon,
+        block_matrices=matrices,
+        muon_matrices=muon,
+        largest_alike=round(share * decoder.largest_alike),
     )
 
 
@@ -123,17 +148,17 @@ def period_of(windows: tuple[int | None, ...]) -> int:
     return next(n for n in range(1, blocks + 1) if all(windows[i] == windows[i % n] for i in range(blocks)))
 
 
-def timed(subject: Subject, blocks: int, micro_batch: int, budget: float) -> Probed:
-    """Time a model of so many blocks: one micro-batch, and more as far as the budget goes."""
+def timed(subject: Subject, trial: Trial, budget: float) -> tuple[list[float], float]:
+    """Seconds of micro-batches, one and more as far as the budget goes, and of an update."""
     with torch.random.fork_rng(devices=[]), events.silence():
-        objective = objective_of(subject, blocks)
-        batches = subject.batches(micro_batch)
+        objective = objective_of(subject, trial.blocks)
+        batches = subject.batches(trial.rows)
         timed_pass(objective, beginning(next(batches), WARM_UP))
         until, seconds = time.perf_counter() + budget, []
         # Each time another batch: what a product of a new shape costs the first time is part of training's speed, too.
         while not seconds or (len(seconds) < PASSES and time.perf_counter() + seconds[-1] < until):
             seconds.append(timed_pass(objective, next(batches)))
-        return Probed(statistics.median(seconds), timed_update(subject, objective))
+        return seconds, timed_update(subject, objective)
 
 
 def timed_pass(objective: CausalObjective, batch: Batch) -> float:
@@ -165,17 +190,17 @@ def objective_of(subject: Subject, blocks: int) -> CausalObjective:
     """As a rank has it before DeepSpeed, with new weights."""
     from transformers import AutoModelForCausalLM
 
-    table, lora = subject.job.settings, subject.job.lora
+    table, lora, bfloat16 = subject.job.settings, subject.job.lora, in_bfloat16(subject.task)
     model = AutoModelForCausalLM.from_config(shortened(subject.config, blocks), dtype=torch.float32)
     kernels = kernels_of(table, "cpu")
     if lora is not None:
         settings = AdapterSettings(**lora)
         model = add_adapter(model, settings, subject.job.seed)
-        quicken(model, settings, table.zero_stage, subject.bfloat16, False, "lora_linear" in kernels)
-    if subject.bfloat16 and table.zero_stage:
+        quicken(model, settings, table.zero_stage, bfloat16, False, "lora_linear" in kernels)
+    if bfloat16 and table.zero_stage:
         model = model.bfloat16()
     prepared = prepare_for_training(model, table, kernels)
-    return CausalObjective(prepared, table.z_loss, subject.bfloat16 and table.zero_stage == 0, "cpu")
+    return CausalObjective(prepared, table.z_loss, bfloat16 and table.zero_stage == 0, "cpu")
 
 
 def shortened(config: Any, blocks: int) -> Any:

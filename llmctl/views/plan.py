@@ -142,9 +142,7 @@ def found_settings(plan: Any) -> Iterator[str]:
     """What `--fit` found, to be set and to be written down."""
     for stage in plan.stages:
         found = stage.fastest
-        gain = (
-            f", {found.before / found.seconds:.2f} times as fast as it was" if found.before else ", where it did not fit before"
-        )
+        gain = f"{found.before / found.seconds:.2f} times as fast as it was" if found.before else "where it did not fit before"
         if not found.fits:
             yield f"{stage.stage}: none of {found.tried} settings fits; the one that needs least has {written(found.keys)}"
         elif not found.keys:

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from llmctl.model.build import ModelShape, build_model
 from llmctl.model.lora import AdapterSettings, add_adapter
-from llmctl.preflight.flops import Work, bf16_peak, pairs_seen
+from llmctl.preflight.flops import Work, pairs_seen
 from llmctl.recipe.schema import PretrainTable
 from llmctl.tokens.batch import from_documents
 from llmctl.train.bench import work_of
@@ -87,20 +87,3 @@ def test_frozen_weights_below_an_adapter_cost_two_thirds():
     assert (work.trained, work.frozen) == (4 * 2 * (4 * 16 + 2 * (16 + 8) + 3 * (16 + 32)), 10240)
     first = 2 * (16 * 16 + 2 * 16 * 8 + 3 * 16 * 2)  # the gradient of the first layer's input, which nothing asks for
     assert counted(model)["products"] == (6 * work.trained + 4 * work.frozen - first) * LENGTH
-
-
-@pytest.mark.parametrize(
-    ("name", "peak"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA H200", 989e12),
-        ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA L4", 121e12),
-        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
-        ("NVIDIA A1000 Laptop GPU", None),
-        ("Tesla V100-SXM2-16GB", None),
-    ],
-)
-def test_peaks_go_by_the_whole_name(name, peak):
-    assert bf16_peak(name) == peak

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from llmctl.errors import UserError
 from llmctl.model.build import ModelShape, build_model
@@ -268,3 +269,15 @@ def test_a_tile_is_as_long_in_the_plan_as_in_training():
     load, numbers = Load(1, 1024), numbers_of(stage, True)
     more = working_block(wider, stage, load, numbers, False) - working_block(wide, stage, load, numbers, False)
     assert more == 4 * 6 * max(longest)
+
+
+def test_weights_that_are_packed_count_as_many_as_they_are():
+    """As `bitsandbytes` holds them: a byte has two, in one column."""
+    model = build_model(SHAPE, seed=1, device="meta")
+    model.requires_grad_(False)
+    before = decoder_of(model)
+    for layer in model.model.layers:
+        for linear in (part for part in layer.modules() if isinstance(part, nn.Linear)):
+            packed = torch.empty(linear.weight.numel() // 2, 1, dtype=torch.uint8, device="meta")
+            linear.weight = nn.Parameter(packed, requires_grad=False)
+    assert decoder_of(model) == before

@@ -9,11 +9,11 @@ from llmctl.model.build import ModelShape, build_model
 from llmctl.preflight.decoder import Decoder, decoder_of
 from llmctl.preflight.disk import Disk, disk_of, peak_of_run
 from llmctl.preflight.fit import Task
-from llmctl.preflight.gpus import GPUS, gpu_like
+from llmctl.preflight.gpus import GPUS
 from llmctl.preflight.memory import Machine
 from llmctl.preflight.resident import resident_bytes
 from llmctl.preflight.search import fastest
-from llmctl.preflight.speed import Rates, StepTime, flops_per_token, rates_of_gpu, step_time
+from llmctl.preflight.speed import Rates, StepTime, expected_rates, flops_per_token, rates_of_gpu, step_time
 from llmctl.recipe.schema import PretrainTable
 from llmctl.train.bench import work_of
 
@@ -83,13 +83,16 @@ def test_small_models_are_held_up_by_launches():
     assert few > 4 * many
 
 
-def test_gpus_are_known_by_the_drivers_name():
-    assert gpu_like("NVIDIA H100 80GB HBM3") is GPUS["h100"]
-    assert gpu_like("NVIDIA A100-SXM4-80GB") is GPUS["a100"]
-    assert gpu_like("NVIDIA GeForce RTX 4090") is GPUS["rtx4090"]
-    assert gpu_like("NVIDIA H100 80GB HBM3 MIG 1g.10gb") is None
-    assert gpu_like("Radeon") is None
+def test_rates_are_known_for_bfloat16_alone(seven):
+    assert expected_rates(task(seven, 8)) == rates("h100", 8)
+    assert expected_rates(task(seven, 8, precision="fp32", zero_stage=0)) is None
     assert rates_of_gpu(GPUS["t4"], 1) is None
+
+
+def test_what_is_computed_again_costs_more_below_an_adapter(seven):
+    frozen = replace(seven, muon_matrices=0, trained=0, head_trained=False, blocks_trained=False)
+    plain = of_step(task(frozen, 8)).products
+    assert of_step(task(frozen, 8, activation_checkpointing=True)).products == pytest.approx(plain * 3 / 2)
 
 
 def test_the_search_finds_what_fits_and_nothing_that_is_slower(seven):
@@ -113,6 +116,21 @@ def test_the_host_is_the_last_resort_and_what_is_too_large_is_said(seven):
     hopeless = fastest(task(seven, 1, "l4"), rates("l4", 1))
     assert not hopeless.fits
     assert hopeless.keys["offload_optimizer"]
+
+
+def test_the_host_takes_the_optimizer_of_sharded_weights():
+    """14B weights on two H100: whole they do not fit, nor do their states beside them."""
+    fourteen = decoder_of(build_model(replace(SEVEN, hidden_size=5120, layers=40, heads=40, kv_heads=40, ffn_size=17_408),
+                                      seed=1, device="meta"))  # fmt: skip
+    for stage in (0, 1):
+        given = task(fourteen, 2, zero_stage=stage)
+        found = fastest(given, rates("h100", 2))
+        assert found.fits
+        assert found.keys["offload_optimizer"]
+        assert found.keys["zero_stage"] > 1
+        better = given.changed(found.keys)
+        assert better.fits(better.micro_batch)
+        PretrainTable.model_validate(better.table.model_dump(mode="json", by_alias=True))
 
 
 def test_new_lengths_of_documents_take_memory_of_a_cpu(seven):

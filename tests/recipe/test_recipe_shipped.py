@@ -44,6 +44,12 @@ def test_every_recipe_shrinks_to_a_smoke_run(path):
             assert plan_stage(stage).steps == 8
 
 
+def test_a_recipe_of_many_ranks_shrinks_to_a_smoke_run():
+    """Whose steps have two rows."""
+    recipe = load_recipe(REPOSITORY / "recipes" / "olmo_small.toml", ["pretrain.processes=8"], smoke=True)
+    assert recipe.stages["pretrain"].processes == 1
+
+
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_the_model_has_the_published_size(name):
     from llmctl.model.build import ModelShape, build_model

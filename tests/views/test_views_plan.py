@@ -110,6 +110,7 @@ def test_fit_prints_options_that_fit(seven):
     assert searched.returncode == 0, searched.stdout
     assert "dollars at 2 for a rank's hour" in searched.stdout
     assert "what clouds asked" not in searched.stdout
+    assert " GiB, where it did not fit before" in searched.stdout
     (line,) = [line for line in searched.stdout.splitlines() if line.startswith("as options: ")]
     options = line.removeprefix("as options: ").split()
     again = in_process("plan", SEVEN, "--gpus", 8, "--gpu", "h100", "--fit", *options)
