@@ -180,8 +180,7 @@ def remove(found: Removable) -> int:
         StageFailed: a process works on the artifact or has finished it since it was listed, or something is made of it now.
     """
     artifact = found.artifact
-    if found.path == artifact.folder:
-        _require_unneeded(found)
+    _require_unneeded(found)
     with artifact.lock():
         if artifact.done != found.done:
             raise StageFailed("it has been finished meanwhile" if artifact.done else "it is made again meanwhile")
@@ -208,11 +207,14 @@ def _require_unneeded(found: Removable) -> None:
     """Raises:
     StageFailed: what held when it was listed does not hold any more.
     """
-    store, folder = RunStore.of(found.artifact), found.path.resolve()
-    if running(found.artifact) or (found.done and not _certain(store)):
+    store, folder = RunStore.of(found.artifact), found.artifact.folder.resolve()
+    whole = found.path == found.artifact.folder
+    if running(found.artifact) or (whole and found.done and not _certain(store)):
         raise StageFailed("a process has begun to work in these runs meanwhile")
-    if folder in needed(store, {folder}) | awaited(store, {folder}):
+    if whole and folder in needed(store, {folder}):
         raise StageFailed("something that is still there is made of it")
+    if (whole or found.path.name == TRAINER) and folder in awaited(store, {folder}):
+        raise StageFailed("a stage that is not finished begins with it")
 
 
 def _remove(path: Path) -> None:

@@ -24,9 +24,8 @@ def script(artifact: Artifact, line: Sequence[Artifact], recipes: Mapping[str, S
     made = [command for file, targets in recipes.items() for command in recipe_commands(file, targets, line)]
     made += [by_hand(one) for one in line if one.by_command]
     compared = shlex.join(["llmctl", "verify", _name(artifact), "--expect", artifact.output_hash])
-    comments = (" ".join(line.splitlines()) for line in header(artifact))
-    return "\n".join([*comments, *environment(artifact), *([f"cd {shlex.quote(folder)}"] if folder else []), "",
-                      *made, "", compared, ""])  # fmt: skip
+    seen_from = [f"cd {shlex.quote(folder)}"] if folder else []
+    return "\n".join([*map(_one_line, header(artifact)), *environment(artifact), *seen_from, "", *made, "", compared, ""])
 
 
 def header(artifact: Artifact) -> Iterator[str]:
@@ -60,7 +59,7 @@ def environment(artifact: Artifact) -> Iterator[str]:
     yield '  pip install "$LLMCTL" -c "$here/requirements.txt"'
     yield "fi"
     if "llmctl" in versions:
-        yield f"llmctl --version  # was {' '.join(versions['llmctl'].splitlines())}"
+        yield f"llmctl --version  # was {_one_line(versions['llmctl'])}"
 
 
 def requirements(artifact: Artifact) -> str:
@@ -68,8 +67,8 @@ def requirements(artifact: Artifact) -> str:
     lines = []
     for name, version in artifact.manifest["versions"].items():
         if name not in ("python", "llmctl"):
-            plain, _, build = " ".join(version.splitlines()).partition("+")
-            lines.append(f"{name}=={plain}" + (f"  # the build +{build}" if build else ""))
+            plain, _, build = _one_line(version).partition("+")
+            lines.append(f"{_one_line(name)}=={plain}" + (f"  # the build +{build}" if build else ""))
     return "\n".join(lines) + "\n"
 
 
@@ -104,6 +103,11 @@ def by_hand(artifact: Artifact) -> str:
 
 def _options(rows: Sequence[dict[str, Any]], further: Sequence[str]) -> str:
     return shlex.join(["--weights", ",".join(repr(row["weight"]) for row in rows), *further])
+
+
+def _one_line(text: str) -> str:
+    """A comment ends with its line."""
+    return " ".join(text.splitlines())
 
 
 def _place(name: str) -> str:

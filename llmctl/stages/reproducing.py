@@ -93,7 +93,7 @@ def write_folder(folder: Path, texts: dict[str, str]) -> None:
     UserError: nothing can be written there, or it holds files that are none of these.
     """
     require_writable_folder(folder)
-    others = sorted(path.name for path in folder.iterdir() if path.name not in texts) if folder.is_dir() else []
+    others = sorted(path.name for path in folder.iterdir() if path.name not in texts or path.is_dir()) if folder.is_dir() else []
     if others:
         raise UserError(f"--out {folder}: holds something else already ({', '.join(others[:3])}); name another folder")
     for name, text in texts.items():

@@ -117,11 +117,14 @@ def test_what_became_needed_since_it_was_listed_stays(store):
 def test_the_moments_that_an_unfinished_stage_begins_with_stay(store):
     parent = made(store, "pretrain", "1")
     made(store, "sft", "2", [parent])
-    assert names(removable(store, store.runs(), {}, trainers=True)) == [f"{parent.name}/trainer"]
+    (trainer,) = removable(store, store.runs(), {}, trainers=True)
+    assert trainer.path == parent.folder / "trainer"
     begun = store.artifact("r", "midtrain", "3" * 12)
     begun.create()
     begun.set_state(status="stopped", parents=[f"r/{parent.name}"])
     assert removable(store, store.runs(), {}, trainers=True) == []
+    with pytest.raises(StageFailed, match="a stage that is not finished begins with it"):
+        remove(trainer)
 
 
 def test_what_was_given_up_goes_once_the_stage_is_finished(store):

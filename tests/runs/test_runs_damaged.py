@@ -70,9 +70,9 @@ def test_a_manifest_that_lacks_a_part_of_an_entry_is_named(runs, part, entry, ke
     assert "is no manifest" in in_process("verify", "--all", "--runs", runs).stderr
 
 
-@pytest.mark.parametrize("command", ["report", "lineage", "diff", "export"])
+@pytest.mark.parametrize("command", ["report", "lineage", "diff", "export", "merge", "eval"])
 def test_a_home_folder_that_there_is_not_is_a_name_like_another(runs, command):
-    more = {"diff": ["small"], "export": ["out"]}.get(command, [])
+    more = {"diff": ["small"], "export": ["out"], "merge": ["small/pretrain", "--name", "x"]}.get(command, [])
     result = in_process(command, "~nobody-at-all/sft", *more, "--runs", runs)
     assert result.returncode == 2
     assert "~nobody-at-all/sft" in result.stderr

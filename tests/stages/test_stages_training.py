@@ -7,6 +7,7 @@ import torch
 from helpers import SMALL_RECIPE, in_process, run_llmctl
 
 from llmctl.errors import UserError
+from llmctl.recipe.graph import training_stage
 from llmctl.recipe.load import load_recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.stages.node import Context
@@ -52,7 +53,7 @@ def test_moments_that_were_removed_on_purpose_are_not_begun_without(write_recipe
     recipe = load_recipe(write_recipe(SMALL_RECIPE.format(texts=tmp_path) + more), corpus=False)
     parent, own = (Artifact(tmp_path / "runs" / "small" / name) for name in ("pretrain-000000000000", "midtrain-000000000000"))
     (parent.folder / "trainer").mkdir(parents=True)
-    stage = Stage(Context(recipe, own, {"pretrain": parent}, None), recipe.stages["midtrain"], "midtrain")
+    stage = Stage(Context(recipe, own, {"pretrain": parent}, None), training_stage(recipe, "midtrain"), "midtrain")
     assert moments(stage) == str(parent.folder / "trainer")
     (parent.folder / "trainer").rmdir()
     assert moments(stage) is None
