@@ -56,12 +56,16 @@ def run(
     processes: Processes = None,
     max_time: MaxTime = None,
     profile: Profile = False,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="This alone, and what it is made of. Left out: all.", show_default=False, autocompletion=STAGES),
+    ] = None,
 ) -> None:
     """Make everything a recipe describes. What is done is left alone; what was interrupted goes on.
 
     Example: llmctl run recipes/olmo_small.toml
     """
-    make(None, recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile))
+    make(None, recipe, stage_options(set_, runs, smoke, gpus, processes, max_time, profile), stage)
 
 
 @app.command(rich_help_panel=MAKE)

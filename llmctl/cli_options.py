@@ -55,11 +55,14 @@ def readable_errors() -> Iterator[None]:
         raise typer.Exit(EXIT_CTRL_C) from None
 
 
-def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any]) -> None:
-    """Make the stages of `kinds` (None: the whole recipe) and whatever comes before them."""
+def make(kinds: list[str] | None, recipe: Path | None, options: dict[str, Any], stage: str | None = None) -> None:
+    """Make the stages of `kinds` (None: the whole recipe), or the one named `stage`, and whatever comes before them."""
     place = f" --runs {shlex.quote(str(options['runs']))}" if options["runs"] is not None else ""
     with opened_run(recipe, options) as (opened, ranks, show):
-        opened.make(kinds, ranks, show)
+        if stage is not None:
+            opened.make_named([stage], ranks, show)
+        else:
+            opened.make(kinds, ranks, show)
         if kinds is None:
             events.say(f"all of it on one page: llmctl report {opened.recipe.name}{place}")
 

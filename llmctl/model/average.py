@@ -8,7 +8,7 @@ from llmctl import events
 from llmctl.errors import UserError
 from llmctl.model.load import load_config, set_token_ids
 from llmctl.recipe.check import looks_like_hub_name
-from llmctl.runs.files import read_json, staged_folder, write_json
+from llmctl.runs.files import expanded, read_json, staged_folder, write_json
 from llmctl.tokens.tokenizer import load_tokenizer
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -65,7 +65,7 @@ def local_folder(name: str) -> Path:
     Raises:
         UserError: it is neither.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if (folder / "config.json").is_file():
         return folder
     if folder.exists() or not looks_like_hub_name(name):

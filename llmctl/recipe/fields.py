@@ -1,5 +1,6 @@
 """What the tables of the schema are built from."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +16,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def expanded(place: Any) -> Any:
-    """A path with its `~` written out."""
-    return str(Path(place).expanduser()) if isinstance(place, str) and place.startswith("~") else place
+    """A path with its `~` written out; one of a home folder that there is not stays as it is."""
+    return str(Path(os.path.expanduser(place))) if isinstance(place, str) and place.startswith("~") else place
 
 
 Place = Annotated[str, BeforeValidator(expanded)]

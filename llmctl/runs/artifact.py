@@ -10,6 +10,7 @@ runs/<run>/<stage>-<key>/
 
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import StageFailed, UserError
-from llmctl.runs.files import read_json, sha256_file, write_json
+from llmctl.runs.files import left_aside, read_json, sha256_file, write_json
 from llmctl.runs.keys import digest
 from llmctl.runs.locks import lock
 from llmctl.runs.machine import hardware, versions
 
 MANIFEST = "manifest.json"
 REMOVED = "removed.json"
+LOCK = ".lock"
 
 
 PARTS = ("parents", "recipe", "metrics", "files", "versions", "hardware")
@@ -81,7 +83,7 @@ class Artifact:
             found = read_json(path)
         except (OSError, ValueError) as error:
             raise BrokenManifest(f"{path}: cannot be read: {error}{HEALED if self.done else ''}") from None
-        if not isinstance(found, dict) or not all(isinstance(found.get(part, {}), dict) for part in PARTS):
+        if not _is_manifest(found):
             raise BrokenManifest(f"{path}: is no manifest{HEALED}")
         return {"kind": self.stage, "seconds": 0.0, "ended": 0.0} | {part: {} for part in PARTS} | found
 
@@ -127,7 +129,7 @@ class Artifact:
 
     def set_state(self, **fields: Any) -> None:
         """Note how far the stage is."""
-        now = {"stage": self.stage, "pid": os.getpid(), "updated": time.time()}
+        now = {"stage": self.stage, "host": platform.node(), "pid": os.getpid(), "updated": time.time()}
         write_json(self.folder / "state.json", self.state | now | fields)
 
     def create(self) -> None:
@@ -140,7 +142,7 @@ class Artifact:
         Raises:
             StageFailed: another process works on it.
         """
-        with (self.folder / ".lock").open("a+") as file:
+        with (self.folder / LOCK).open("a+") as file:
             try:
                 lock(file, wait=False)
             except BlockingIOError:
@@ -152,9 +154,21 @@ class Artifact:
             file.truncate(0)
             file.write(f"pid {os.getpid()}")
             file.flush()
-            for left in self.folder.rglob(".*.tmp-*"):  # by a process that was killed while it wrote
+            for left in filter(left_aside, self.folder.rglob(".*.tmp-*")):
                 left.unlink()
             yield
+
+    @property
+    def held(self) -> bool:
+        """Whether a process holds the artifact, this one too."""
+        try:
+            with (self.folder / LOCK).open("r+") as file:
+                lock(file, wait=False)
+        except BlockingIOError:
+            return True
+        except OSError:  # nobody ever did, or those who may write here would have to tell
+            return False
+        return False
 
     def commit(
         self,
@@ -246,6 +260,16 @@ class Artifact:
         there = {self.folder / relative: entry for relative, entry in files.items() if not relative.startswith(gone)}
         found = [(path, _problem(path, entry, read)) for path, entry in there.items()]
         return [Problem(path, what) for path, what in found if what is not None]
+
+
+def _is_manifest(found: Any) -> bool:
+    """Whether a manifest has what every command that reads one takes for granted."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(part, {}), dict) for part in PARTS):
+        return False
+    parents, files = (list(found.get(part, {}).values()) for part in ("parents", "files"))
+    return all(isinstance(one, dict) and isinstance(one.get("folder"), str) for one in parents) and all(
+        isinstance(one, dict) and isinstance(one.get("bytes"), int) and isinstance(one.get("sha256"), str) for one in files
+    )
 
 
 def _problem(path: Path, entry: dict[str, Any], read: Callable[[int], None] | None) -> str | None:

@@ -1,20 +1,21 @@
 """What of the runs may go, and why. Nothing that is finished and current goes, nothing that anything else is made of, nothing
 that a process works on, and no model that a stage was told to keep."""
 
+import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from llmctl.errors import StageFailed
-from llmctl.runs.artifact import MANIFEST, Artifact
-from llmctl.runs.state import alive, running, status
+from llmctl.runs.artifact import LOCK, MANIFEST, Artifact
+from llmctl.runs.files import expanded, left_aside
+from llmctl.runs.state import running, status
 from llmctl.runs.store import Run, RunStore, changed, entries
 
 KEPT, TRAINER = "kept", "trainer"
-LEFT_ASIDE = (".*.tmp-*", ".*.tmp", ".*.old")
-"""What a process that was killed while it wrote leaves (`runs.files`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +48,36 @@ def needed(store: RunStore, without: Set[Path]) -> set[Path]:
     for run in store.runs():
         for artifact in run.artifacts:
             if artifact.readable and artifact.folder.resolve() not in without:
-                found |= {one.folder.resolve() for one in store.ancestry(artifact)[1:]}
+                found |= _line(store, store.parents(artifact).values())
                 found |= _named(store, artifact.manifest["recipe"])
         for origin in store.recorded_recipes(run.name):
             found |= _named(store, origin)
     return found
 
 
+def awaited(store: RunStore, without: Set[Path]) -> set[Path]:
+    """Folders of everything that a stage is made of which is not finished: where it goes on, it begins with them."""
+    begun = [one for run in store.runs() for one in run.artifacts if not one.done and one.folder.resolve() not in without]
+    parents = [store.root / str(name) for one in begun for name in one.state.get("parents", [])]
+    return _line(store, map(Artifact, parents))
+
+
+def _line(store: RunStore, artifacts: Iterable[Artifact]) -> set[Path]:
+    """Folders of these artifacts, and of all that they are made of."""
+    return {one.folder.resolve() for artifact in artifacts for one in store.ancestry(artifact)}
+
+
 def _named(store: RunStore, values: Any) -> set[Path]:
-    """Artifacts that a text somewhere in these values is a path into, with all that they are made of."""
+    """Artifacts that a text somewhere in these values is a path into, with all that they are made of. A relative path may be
+    seen from another folder than this one: any that goes through RUN/STAGE-KEY of the store counts."""
     root, found = store.root.resolve(), set[Path]()
     for text in _texts(values):
-        if "/" in text and (path := Path(text).expanduser().resolve()).is_relative_to(root):
-            parts = path.relative_to(root).parts
-            if len(parts) > 1:
-                found |= {one.folder.resolve() for one in store.ancestry(Artifact(store.root / parts[0] / parts[1]))}
+        if "/" in text:
+            path = expanded(text)
+            resolved = path.resolve()
+            inside = resolved.relative_to(root).parts[:2] if resolved.is_relative_to(root) else ()
+            named = {Path(*pair) for pair in [*pairwise(path.parts), inside] if len(pair) == 2}
+            found |= _line(store, [Artifact(store.root / one) for one in named if os.path.isdir(store.root / one)])
     return found
 
 
@@ -87,24 +103,22 @@ def removable(
     """
     whole = _whole(store, runs, current)
     gone = {one.path.resolve() for one in whole}
-    held = needed(store, gone)
+    carried_on = needed(store, gone) - awaited(store, gone)
     parts = [
         part
         for run in runs
         for artifact in run.artifacts
         if artifact.folder.resolve() not in gone and not running(artifact)
-        for part in _parts(artifact, trainers and artifact.folder.resolve() in held)
+        for part in _parts(artifact, trainers and artifact.folder.resolve() in carried_on)
     ]
     return whole + parts
 
 
 def _whole(store: RunStore, runs: Sequence[Run], current: Mapping[str, Mapping[str, Artifact]]) -> list[Removable]:
-    everything = [artifact for run in store.runs() for artifact in run.artifacts]
-    # A manifest that cannot be read does not tell what it is made of; where a process works, neither does what it makes.
-    certain = not any((artifact.done and not artifact.readable) or running(artifact) for artifact in everything)
+    certain = _certain(store)
     found: dict[Path, Removable] = {}
     while True:
-        held, before = needed(store, found.keys()), len(found)
+        held, before = needed(store, found.keys()) | awaited(store, found.keys()), len(found)
         for run in runs:
             now = current.get(run.name, {})
             for artifact in run.artifacts:
@@ -114,6 +128,13 @@ def _whole(store: RunStore, runs: Sequence[Run], current: Mapping[str, Mapping[s
                     found.setdefault(folder, Removable(artifact.folder, artifact, why, artifact.done))
         if len(found) == before:
             return list(found.values())
+
+
+def _certain(store: RunStore) -> bool:
+    """Whether everything tells what it is made of. A manifest that cannot be read does not; where a process works, neither does
+    what it makes next."""
+    everything = [artifact for run in store.runs() for artifact in run.artifacts]
+    return not any((artifact.done and not artifact.readable) or running(artifact) for artifact in everything)
 
 
 def _superseded(artifact: Artifact, current: Mapping[str, Artifact]) -> str | None:
@@ -146,10 +167,8 @@ def _parts(artifact: Artifact, trainer: bool) -> Iterator[Removable]:
 
 def _left_aside(folder: Path) -> Iterator[Path]:
     for path in entries(folder):
-        if any(path.match(pattern) for pattern in LEFT_ASIDE):
-            pid = path.name.rpartition("-")[2]
-            if not pid.isdecimal() or not alive(int(pid)):
-                yield path
+        if left_aside(path):
+            yield path
         elif path.is_dir() and not path.is_symlink() and path.name != KEPT:
             yield from _left_aside(path)
 
@@ -158,9 +177,10 @@ def remove(found: Removable) -> int:
     """Remove it, the artifact held by this process meanwhile; returns the bytes that were there.
 
     Raises:
-        StageFailed: another process works on the artifact, or has finished it since it was listed.
+        StageFailed: a process works on the artifact or has finished it since it was listed, or something is made of it now.
     """
     artifact = found.artifact
+    _require_unneeded(found)
     with artifact.lock():
         if artifact.done != found.done:
             raise StageFailed("it has been finished meanwhile" if artifact.done else "it is made again meanwhile")
@@ -172,10 +192,29 @@ def remove(found: Removable) -> int:
             return freed
         (artifact.folder / MANIFEST).unlink(missing_ok=True)  # what is half removed is not finished any more
         for path in entries(artifact.folder):
-            if path.name != ".lock":
+            if path.name != LOCK:
                 _remove(path)
-    shutil.rmtree(artifact.folder, ignore_errors=True)
+        if os.name != "nt":  # where no open file can be removed
+            (artifact.folder / LOCK).unlink()
+    if os.name == "nt":
+        (artifact.folder / LOCK).unlink()
+    if not entries(artifact.folder):  # the stage has not been begun again
+        artifact.folder.rmdir()
     return freed
+
+
+def _require_unneeded(found: Removable) -> None:
+    """Raises:
+    StageFailed: what held when it was listed does not hold any more.
+    """
+    store, folder = RunStore.of(found.artifact), found.artifact.folder.resolve()
+    whole = found.path == found.artifact.folder
+    if running(found.artifact) or (whole and found.done and not _certain(store)):
+        raise StageFailed("a process has begun to work in these runs meanwhile")
+    if whole and folder in needed(store, {folder}):
+        raise StageFailed("something that is still there is made of it")
+    if (whole or found.path.name == TRAINER) and folder in awaited(store, {folder}):
+        raise StageFailed("a stage that is not finished begins with it")
 
 
 def _remove(path: Path) -> None:

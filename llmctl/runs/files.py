@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,26 @@ from typing import IO, Any
 from llmctl.errors import UserError
 
 BLOCK = 1 << 20
+LEFT_ASIDE = (".*.tmp-*", ".*.tmp", ".*.old")
+"""What a process that was killed while it wrote leaves."""
+
+
+def expanded(place: str | Path) -> Path:
+    """A path with its `~` written out; one of a home folder that there is not stays as it is."""
+    return Path(os.path.expanduser(place))  # Path.expanduser raises RuntimeError for those
+
+
+def alive(pid: int) -> bool:
+    """Whether this machine has a process of that number."""
+    import psutil  # os.kill(pid, 0) would stop the process on Windows
+
+    return pid > 0 and psutil.pid_exists(pid)
+
+
+def left_aside(path: Path) -> bool:
+    """Whether a file or folder was left by a process that was killed while it wrote."""
+    pid = path.name.rpartition("-")[2]
+    return any(path.match(pattern) for pattern in LEFT_ASIDE) and not (pid.isdecimal() and alive(int(pid)))
 
 
 def sync(path: Path) -> None:
@@ -54,6 +75,17 @@ def require_writable(file: Path) -> None:
         raise UserError(f"{file}: nothing can be written in {file.parent.resolve()}")
 
 
+def require_writable_folder(folder: Path) -> None:
+    """Raises:
+    UserError: no files can be written in a folder of that name, there or yet to be made.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise UserError(f"{folder}: {there} is a file; expected a folder to write in")
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: nothing can be written in {there.resolve()}")
+
+
 def write_text(path: Path, text: str) -> None:
     with staged_file(path) as file:
         file.write(text.encode())
@@ -61,6 +93,15 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Nested values as JSON has them, which knows neither nan nor infinity: those are null."""
+    if isinstance(value, dict):
+        return {str(key): finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:

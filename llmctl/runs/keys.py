@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmctl.runs.files import sha256_file
+from llmctl.runs.files import expanded, sha256_file
 
+SETTLED_NANOSECONDS = 2_000_000_000
+"""Since a file was changed: within the clock of its disk, another change may leave the same times."""
 KEY_LENGTH = 12  # hex characters: 48 bits, for the few artifacts of one stage of one run
 
 
@@ -22,10 +25,23 @@ def content_key(kind: str, version: int, identity: dict[str, Any], parents: dict
     return digest({"kind": kind, "version": version, "identity": identity, "parents": parents})[:KEY_LENGTH]
 
 
-def fingerprint_path(path: Path, read: Callable[[int], None] | None = None) -> str:
-    """sha256 of a file, or of a folder's files with their names. `read` is told the bytes as they are hashed."""
-    path = path.expanduser()
+def fingerprint_path(path: Path) -> str:
+    """sha256 of a file, or of a folder's files with their names. A file is read once in the life of a process, and again when it
+    has changed."""
+    path = expanded(path)
     if path.is_file():
-        return sha256_file(path, read)
+        return _sha256(path)
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    return digest([(str(p.relative_to(path)), sha256_file(p, read)) for p in files])
+    return digest([(str(p.relative_to(path)), _sha256(p)) for p in files])
+
+
+def _sha256(file: Path) -> str:
+    found = file.stat()
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < SETTLED_NANOSECONDS:
+        return sha256_file(file)
+    return _sha256_of(file.absolute(), (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+
+@cache
+def _sha256_of(file: Path, version: tuple[int, ...]) -> str:
+    return sha256_file(file)

@@ -1,8 +1,11 @@
 """Where an artifact stands, as its state file and the process it names tell."""
 
+import platform
 from textwrap import shorten
+from typing import Any
 
 from llmctl.runs.artifact import Artifact
+from llmctl.runs.files import alive
 
 SHOWN = 120  # characters of why a stage failed
 
@@ -14,18 +17,20 @@ def status(artifact: Artifact) -> str:
     state = artifact.state
     at = f" at step {state['step']:,} of {state['steps']:,}" if "step" in state and "steps" in state else ""
     word = state.get("status", "empty")
-    if word == "running" and not alive(state.get("pid", 0)):
-        word = "killed"
+    if word == "done":
+        return "not whole: its manifest is not there"
+    if word == "running":
+        word = "killed" if not running(artifact) else f"running on {state['host']}" if _elsewhere(state) else "running"
     why = str(state.get("why") or "").partition("\n")[0]
     return f"{word}{at}{f': {shorten(why, SHOWN)}' if why and word == 'failed' else ''}"
 
 
 def running(artifact: Artifact) -> bool:
-    """Whether a process of this machine works on it."""
-    return artifact.state.get("status") == "running" and alive(artifact.state.get("pid", 0))
+    """Whether a process works on it, of this machine or of another one, of which only what it noted last is known."""
+    state = artifact.state
+    return state.get("status") == "running" and (_elsewhere(state) or alive(state.get("pid", 0)) or artifact.held)
 
 
-def alive(pid: int) -> bool:
-    import psutil  # os.kill(pid, 0) would stop the process on Windows
-
-    return pid > 0 and psutil.pid_exists(pid)
+def _elsewhere(state: dict[str, Any]) -> bool:
+    """Whether another machine wrote this. Older versions did not name theirs."""
+    return state.get("host", platform.node()) != platform.node()

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.runs.artifact import MANIFEST, Artifact
-from llmctl.runs.files import read_json, write_json
+from llmctl.runs.files import expanded, read_json, write_json
 from llmctl.runs.keys import KEY_LENGTH, digest
 from llmctl.runs.state import status
 
@@ -146,7 +146,7 @@ class RunStore:
         Raises:
             UserError: nothing of that name; the message lists what there is.
         """
-        path = Path(text).expanduser()
+        path = expanded(text)
         for candidate in (path / "model", path):
             if (candidate / "config.json").is_file():
                 return candidate
@@ -171,7 +171,7 @@ class RunStore:
         """
         if text is None:
             return self.newest_finished(self.newest_run())
-        path = Path(text).expanduser()
+        path = expanded(text)
         if (path / MANIFEST).is_file():
             return Artifact(path.resolve())
         if (path / "state.json").is_file():

@@ -9,7 +9,7 @@ from llmctl.errors import UserError
 from llmctl.recipe.check import looks_like_hub_name
 from llmctl.recipe.strangers import ADAPTER
 from llmctl.runs.artifact import Artifact
-from llmctl.runs.files import read_json
+from llmctl.runs.files import expanded, read_json
 from llmctl.runs.store import RunStore
 
 
@@ -26,7 +26,7 @@ class Adapted:
 
 def is_adapter(model: str | Path) -> bool:
     """Whether a folder holds an adapter in PEFT's format, and no whole model beside it."""
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     weights = [file for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind)]
     return (folder / ADAPTER).is_file() and all(file.stem in ("adapter_model", "training_args") for file in weights)
 
@@ -34,7 +34,7 @@ def is_adapter(model: str | Path) -> bool:
 def find_adapter(store: RunStore, text: str) -> Path | None:
     """The adapter that `text` means: a folder, or RUN/STAGE/adapter or STAGE/adapter of a run; None where it means none."""
     if is_adapter(text):
-        return Path(text).expanduser()
+        return expanded(text)
     stage, _, last = text.rpartition("/")
     if last != "adapter":
         return None
@@ -53,7 +53,7 @@ def adapted(model: str | Path, base: str | None = None) -> Adapted | None:
         if base is not None:
             raise UserError(f"{model}: no adapter in PEFT's format, so that it has no base; leave --base {base} out")
         return None
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if base is not None:
         return Adapted(folder, base, "as named")
     owner = RunStore(folder).owner(folder)
@@ -84,7 +84,7 @@ def _recorded(folder: Path) -> str:
 
 
 def _there(name: str) -> bool:
-    return Path(name).expanduser().exists() or looks_like_hub_name(name)
+    return expanded(name).exists() or looks_like_hub_name(name)
 
 
 def load_adapted(found: Adapted, device: str) -> Any:

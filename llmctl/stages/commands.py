@@ -23,8 +23,9 @@ def script(artifact: Artifact, line: Sequence[Artifact], recipes: Mapping[str, S
     """
     made = [command for file, targets in recipes.items() for command in recipe_commands(file, targets, line)]
     made += [by_hand(one) for one in line if one.by_command]
-    return "\n".join([*header(artifact), *environment(artifact), *([f"cd {shlex.quote(folder)}"] if folder else []), "",
-                      *made, "", f"llmctl verify {_name(artifact)} --expect {artifact.output_hash}", ""])  # fmt: skip
+    compared = shlex.join(["llmctl", "verify", _name(artifact), "--expect", artifact.output_hash])
+    seen_from = [f"cd {shlex.quote(folder)}"] if folder else []
+    return "\n".join([*map(_one_line, header(artifact)), *environment(artifact), *seen_from, "", *made, "", compared, ""])
 
 
 def header(artifact: Artifact) -> Iterator[str]:
@@ -53,12 +54,12 @@ def environment(artifact: Artifact) -> Iterator[str]:
     yield 'here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"'
     yield 'export LLMCTL_RUNS="${RUNS:-$here/runs}"'
     yield 'if [ -n "${LLMCTL:-}" ]; then'
-    yield f'  python{python} -m venv "$here/venv"'
+    yield f'  {shlex.quote(f"python{python}")} -m venv "$here/venv"'
     yield '  . "$here/venv/bin/activate"'
     yield '  pip install "$LLMCTL" -c "$here/requirements.txt"'
     yield "fi"
     if "llmctl" in versions:
-        yield f"llmctl --version  # was {versions['llmctl']}"
+        yield f"llmctl --version  # was {_one_line(versions['llmctl'])}"
 
 
 def requirements(artifact: Artifact) -> str:
@@ -66,8 +67,8 @@ def requirements(artifact: Artifact) -> str:
     lines = []
     for name, version in artifact.manifest["versions"].items():
         if name not in ("python", "llmctl"):
-            plain, _, build = version.partition("+")
-            lines.append(f"{name}=={plain}" + (f"  # the build +{build}" if build else ""))
+            plain, _, build = _one_line(version).partition("+")
+            lines.append(f"{_one_line(name)}=={plain}" + (f"  # the build +{build}" if build else ""))
     return "\n".join(lines) + "\n"
 
 
@@ -80,9 +81,11 @@ def recipe_commands(file: str, targets: Sequence[Artifact], line: Sequence[Artif
     last_ones = [target for target in targets if target.folder not in on_the_way]
     for one in [*(one for one in changes if one not in last_ones), *last_ones]:
         kind = one.manifest["kind"]
-        verb = "run" if kind in BY_RUN else COMMANDS.get(kind, kind)
-        last = one if _trains(one) else trained[-1] if trained and verb == "run" else None
-        yield f'llmctl {verb} "$here/{file}"{ranked(last) if last is not None else ""}'
+        by_run = kind in BY_RUN
+        verb = "run" if by_run else COMMANDS.get(kind) or shlex.quote(kind)
+        last = one if _trains(one) else trained[-1] if trained and by_run else None
+        only = f" --stage {shlex.quote(one.stage)}" if by_run else ""
+        yield f'llmctl {verb} "$here/{file}"{only}{ranked(last) if last is not None else ""}'
 
 
 def by_hand(artifact: Artifact) -> str:
@@ -100,6 +103,11 @@ def by_hand(artifact: Artifact) -> str:
 
 def _options(rows: Sequence[dict[str, Any]], further: Sequence[str]) -> str:
     return shlex.join(["--weights", ",".join(repr(row["weight"]) for row in rows), *further])
+
+
+def _one_line(text: str) -> str:
+    """A comment ends with its line."""
+    return " ".join(text.splitlines())
 
 
 def _place(name: str) -> str:

@@ -1,13 +1,14 @@
 """What artifacts were made from that no run made: sources of text, models, templates. Whether it is still the same."""
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from llmctl.recipe.fields import BUILTIN, is_path
 from llmctl.runs.artifact import Artifact
+from llmctl.runs.files import expanded
 from llmctl.runs.keys import fingerprint_path
 from llmctl.runs.store import RunStore
 
@@ -84,15 +85,15 @@ def _models(artifact: Artifact, made: dict[str, Any]) -> Iterator[Input]:
             yield Input(artifact, Path(place).name, place, row.get("sha256"))
 
 
-def check_input(one: Input, read: Callable[[int], None] | None = None) -> Checked:
-    """Hash an input again. `read` is told the bytes as they are hashed."""
+def check_input(one: Input) -> Checked:
+    """Hash an input again."""
     if one.sha256 is None:
         return _without_hash(one)
-    path = Path(one.place).expanduser()
+    path = expanded(one.place)
     if not path.exists():
         return Checked(one, "changed", f"not there any more{'' if path.is_absolute() else f' (seen from {Path.cwd()})'}")
     try:
-        same = fingerprint_path(path, read) == one.sha256
+        same = fingerprint_path(path) == one.sha256
     except OSError as error:
         return Checked(one, "changed", f"cannot be read: {error.strerror or error}")
     return Checked(one, "same", "") if same else Checked(one, "changed", "changed since it was read (sha256 differs)")
@@ -106,5 +107,5 @@ def _without_hash(one: Input) -> Checked:
         if "packages" in one.place:
             return Checked(one, "unknown", "the packages installed beside llmctl: which there were then is not on record")
         return Checked(one, "same", "")
-    why = "no hash was taken" if is_path(one.place) and Path(one.place).exists() else "from the hub or the web, no hash was taken"
-    return Checked(one, "unknown", why)
+    here = is_path(one.place) and expanded(one.place).exists()
+    return Checked(one, "unknown", "no hash was taken" if here else "from the hub or the web, no hash was taken")

@@ -8,6 +8,7 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.recipe.check import looks_like_hub_name
 from llmctl.runs.artifact import Artifact
+from llmctl.runs.files import expanded
 from llmctl.runs.store import RunStore
 
 SAMPLE_DOCUMENTS = 100  # of each source's held-out text
@@ -45,7 +46,7 @@ def find_tokenizer(store: RunStore, name: str | None) -> tuple[str, Artifact | N
         UserError: there is none.
     """
     if name is not None:
-        path = Path(name).expanduser()
+        path = expanded(name)
         for folder in (path, path / "tokenizer", path / "model"):
             if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
                 return str(folder), None

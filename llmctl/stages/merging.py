@@ -9,7 +9,7 @@ from llmctl.errors import UserError
 from llmctl.recipe.schema import Recipe
 from llmctl.recipe.strangers import ADAPTER
 from llmctl.runs.artifact import Artifact
-from llmctl.runs.files import read_json, write_json
+from llmctl.runs.files import expanded, read_json, write_json
 from llmctl.runs.store import RunStore, default_root
 from llmctl.stages.averaging import Checkpoint, check_name, numbers_of, owned, parents_by_name, run_of
 from llmctl.stages.node import Context, Node, Outcome
@@ -80,7 +80,7 @@ def merge_adapters(
     shares = [1.0] * len(found) if weights is None else numbers_of(weights, len(found), "adapters")
     merge = Merge(base, found, shares, dtype, tolerance)
     if isinstance(place, Path):
-        write_folder(merge, place.expanduser())
+        write_folder(merge, expanded(place))
         return
     name, run = place
     home = run_of(store, [base, *found], run, "or write a folder with --out")
@@ -114,7 +114,7 @@ def base_of(store: RunStore, text: str) -> Checkpoint:
     """
     from llmctl.model.average import local_folder
 
-    if (Path(text).expanduser() / ADAPTER).is_file():
+    if (expanded(text) / ADAPTER).is_file():
         raise UserError(f"{text} is an adapter; name the model that it belongs to first: llmctl merge BASE {text}")
     found = find_or_newest(store, text)
     return owned(store, Path(found) if found.endswith(".gguf") else local_folder(found))
@@ -126,7 +126,7 @@ def adapter_of(store: RunStore, text: str) -> Checkpoint:
     Raises:
         UserError: there is none.
     """
-    path = Path(text).expanduser()
+    path = expanded(text)
     for folder in (path, path / "adapter"):
         if (folder / ADAPTER).is_file():
             return owned(store, folder)
@@ -140,7 +140,7 @@ def stage_with_adapter(store: RunStore, text: str) -> Artifact:
     UserError: there is no finished stage of that name that left an adapter; the message lists those there are.
     """
     artifacts = [a for a in store.checkpoints() if (a.folder / "adapter" / ADAPTER).is_file()]
-    place, named = Path(text).expanduser().resolve(), [a.folder for a in store.checkpoints_named(text)]
+    place, named = expanded(text).resolve(), [a.folder for a in store.checkpoints_named(text)]
     for artifact in artifacts:
         if artifact.folder.resolve() in (place, place.parent) or artifact.folder in named:
             return artifact
@@ -157,7 +157,7 @@ def of_stage(store: RunStore, text: str) -> tuple[Checkpoint, list[Checkpoint]]:
     Raises:
         UserError: it left no adapter, or its base is not there any more.
     """
-    path = Path(text).expanduser()
+    path = expanded(text)
     if (path / ADAPTER).is_file() and store.owner(path) is None:
         raise UserError(f"{text} is an adapter; name the model that it belongs to first: llmctl merge BASE {text}")
     stage = stage_with_adapter(store, text)

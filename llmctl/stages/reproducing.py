@@ -10,7 +10,7 @@ from llmctl.recipe.fields import is_path
 from llmctl.recipe.schema import Recipe
 from llmctl.recipe.write import recipe_text
 from llmctl.runs.artifact import Artifact
-from llmctl.runs.files import write_text
+from llmctl.runs.files import expanded, require_writable_folder, write_text
 from llmctl.runs.machine import hardware, versions
 from llmctl.runs.store import RunStore
 from llmctl.stages.commands import requirements, script
@@ -90,11 +90,10 @@ def recipes_for(store: RunStore, targets: Sequence[Artifact]) -> dict[str, tuple
 
 def write_folder(folder: Path, texts: dict[str, str]) -> None:
     """Raises:
-    UserError: it is no folder, or holds files that are none of these.
+    UserError: nothing can be written there, or it holds files that are none of these.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; name a folder")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in texts) if folder.is_dir() else []
+    require_writable_folder(folder)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in texts or path.is_dir()) if folder.is_dir() else []
     if others:
         raise UserError(f"--out {folder}: holds something else already ({', '.join(others[:3])}); name another folder")
     for name, text in texts.items():
@@ -125,5 +124,5 @@ def _told(value: Any) -> str:
 
 
 def _is_relative_here(place: str) -> bool:
-    path = Path(place).expanduser()
+    path = expanded(place)
     return not path.is_absolute() and path.exists()

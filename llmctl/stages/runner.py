@@ -82,7 +82,8 @@ class Runner:
             started = time.time()
             try:
                 with arriving():
-                    artifact.set_state(status="running", kind=node.kind, why=None)
+                    made_of = [f"{parent.run}/{parent.name}" for parent in parents.values()]
+                    artifact.set_state(status="running", kind=node.kind, parents=made_of, why=None)
                     with self.show(artifact):
                         outcome = node.work(context)
                     artifact.commit(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
@@ -10,7 +9,7 @@ from llmctl.recipe.graph import identity
 from llmctl.recipe.load import dump_recipe, load_recipe
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
-from llmctl.runs.files import read_json
+from llmctl.runs.files import expanded, read_json
 from llmctl.runs.store import RunStore
 from llmctl.stages.graph import build_graph, needed_for
 from llmctl.stages.planned import recipe_of
@@ -51,7 +50,7 @@ def find_side(store: RunStore, text: str) -> Side:
     """Raises:
     UserError: it is no recipe, no run and no checkpoint, or cannot be read.
     """
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.suffix == ".toml" or path.is_file():
         return Side(text, load_recipe(path, corpus=False))
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl import events
+from llmctl.errors import UserError
 from llmctl.interrupts import raise_if_asked
 from llmctl.preflight.ladder import filled_in
 from llmctl.preflight.plan import plan_stage
@@ -248,12 +249,22 @@ def make_job(stage: Stage, ranks: int) -> Any:
 
 
 def moments(stage: Stage) -> str | None:
+    """The trainer state whose moments the stage goes on with.
+
+    Raises:
+        UserError: it was removed on purpose.
+    """
     if not stage.table.carry_optimizer:
         return None
     if stage.parent is None:
         events.say(f"{stage.table.from_} is no stage of this run and has no trainer state; moments start at zero")
         return None
     trainer = stage.parent.folder / "trainer"
+    if trainer.name in stage.parent.removed:
+        raise UserError(
+            f"{trainer} was removed (`llmctl clean --trainers`), and {stage.name} goes on with its moments; remove "
+            f"{stage.parent.folder} to have it made again, or set {stage.name}.carry_optimizer = false"
+        )
     if not trainer.is_dir():
         events.warn(f"{stage.parent.name} left no trainer state; moments start at zero")
         return None

@@ -34,8 +34,15 @@ def compare_weights(first: Path, second: Path) -> dict[str, float | None]:
         before, after = before.double(), after.double()
         squares[kind][0] += float((after - before).square().sum())
         squares[kind][1] += float(before.square().sum())
-    apart = {kind: math.sqrt(moved / size) if size else math.inf * bool(moved) for kind, (moved, size) in squares.items()}
+    apart = {kind: _relative(moved, size) for kind, (moved, size) in squares.items()}
     return {kind: None if kind in unequal else apart[kind] for kind in dict.fromkeys([*squares, *sorted(unequal)])}
+
+
+def _relative(moved: float, size: float) -> float:
+    """From two sums of squares."""
+    if size:
+        return math.sqrt(moved / size)
+    return math.inf if moved else 0.0
 
 
 def _places(model: Path) -> dict[str, str]:

@@ -20,20 +20,26 @@ def show_cleaning(store: RunStore, names: Sequence[str], yes: bool, trainers: bo
     runs = runs_named(store, names)
     found = removable(store, runs, {run.name: current(store, run) for run in runs}, trainers)
     sizes = [one.bytes for one in found]
-    freed, failed = _remove_all(found) if yes else (0, False)
+    freed = [_removed(one) if yes else None for one in found]
+    went, total = [bytes_ is not None for bytes_ in freed], sum(filter(None, freed))
     if as_json:
-        rows = [{"path": str(one.path), "bytes": size, "why": one.why} for one, size in zip(found, sizes, strict=True)]
-        print(json.dumps({"removed": yes, "bytes": sum(sizes), "freed": freed, "entries": rows}, indent=2))
-        return not failed
-    if not found:
+        rows = [
+            {"path": str(one.path), "bytes": size, "why": one.why, "removed": gone}
+            for one, size, gone in zip(found, sizes, went, strict=True)
+        ]
+        print(json.dumps({"removed": yes and all(went), "bytes": sum(sizes), "freed": total, "entries": rows}, indent=2))
+    elif not found:
         print(f"nothing of {', '.join(names) or store.root} may go")
-        return True
-    rows = tuple(
-        (str(one.path.relative_to(store.root)), size_told(size), one.why) for one, size in zip(found, sizes, strict=True)
-    )
-    print_table(events.Table("removed" if yes else "may go", ("", "size", "why"), rows))
-    print(f"{size_told(freed)} were removed" if yes else f"nothing was removed; --yes removes {size_told(sum(sizes))}")
-    return not failed
+    else:
+        shown = tuple(
+            (str(one.path.relative_to(store.root)), size_told(size), one.why)
+            for one, size, gone in zip(found, sizes, went, strict=True)
+            if gone or not yes
+        )
+        if shown:
+            print_table(events.Table("removed" if yes else "may go", ("", "size", "why"), shown))
+        print(f"{size_told(total)} were removed" if yes else f"nothing was removed; --yes removes {size_told(sum(sizes))}")
+    return not yes or all(went)
 
 
 def runs_named(store: RunStore, names: Sequence[str]) -> list[Run]:
@@ -47,16 +53,13 @@ def runs_named(store: RunStore, names: Sequence[str]) -> list[Run]:
     return [known[name] for name in names] if names else list(known.values())
 
 
-def _remove_all(found: Sequence[Removable]) -> tuple[int, bool]:
-    """(bytes that were freed, whether something is still there)"""
-    freed, failed = 0, False
-    for one in found:
-        try:
-            freed += remove(one)
-        except (StageFailed, OSError) as error:
-            failed = True
-            print(f"{one.path}: not removed: {error}", file=sys.stderr)
-    return freed, failed
+def _removed(one: Removable) -> int | None:
+    """Remove it; bytes that were freed, None where it is still there, which is told."""
+    try:
+        return remove(one)
+    except (StageFailed, OSError) as error:
+        print(f"{one.path}: not removed: {error}", file=sys.stderr)
+        return None
 
 
 def size_told(size: float) -> str:

@@ -9,14 +9,14 @@ from llmctl import events
 from llmctl.stages.difference import Changed, Difference
 from llmctl.stages.score_difference import ScoreRow
 from llmctl.stages.sides import Side
-from llmctl.views.tables import print_table
+from llmctl.views.tables import print_json, print_table
 
 LONGEST = 60  # characters of a value in a table
 
 
 def show_difference(found: Difference, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(as_values(found), indent=2))
+        print_json(as_values(found))
         return
     print(found.verdict)
     print(f"A: {named(found.first)}\nB: {named(found.second)}")

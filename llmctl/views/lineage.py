@@ -1,6 +1,5 @@
 """What a checkpoint is made of, as a tree and as JSON."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ from llmctl.runs.artifact import Artifact
 from llmctl.runs.store import RunStore
 from llmctl.stages.inputs import inputs_of
 from llmctl.views.lineage_graph import drawn
+from llmctl.views.tables import print_json
 
 Form = Literal["tree", "json", "dot", "mermaid"]
 SHOWN = 4  # evaluations of a checkpoint that its line has room for
@@ -86,7 +86,7 @@ def show_lineage(store: RunStore, checkpoint: str | None, form: Form) -> None:
     """Print the artifact with all that it is made of."""
     artifact = store.find_artifact(checkpoint)
     if form == "json":
-        print(json.dumps(as_values(store, artifact), indent=2))
+        print_json(as_values(store, artifact))
     elif form == "tree":
         print(f"{artifact.run}: {artifact.folder}")
         print("\n".join(tree(store, artifact)))

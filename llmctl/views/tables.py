@@ -7,6 +7,7 @@ from typing import Any
 
 from llmctl import events
 from llmctl.runs.artifact import Artifact
+from llmctl.runs.files import finite
 from llmctl.runs.state import status
 from llmctl.runs.store import RunStore, changed
 
@@ -38,6 +39,10 @@ def plain_table(table: events.Table) -> list[str]:
     return lines
 
 
+def print_json(value: Any) -> None:
+    print(json.dumps(finite(value), indent=2))
+
+
 def show_runs(store: RunStore, as_json: bool) -> None:
     """All runs and where each of their stages stands."""
     found = [
@@ -46,7 +51,7 @@ def show_runs(store: RunStore, as_json: bool) -> None:
         for artifact in run.artifacts
     ]
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     if not found:
         print(f"no runs in {store.root}; start one with `llmctl run recipes/olmo_small.toml`")

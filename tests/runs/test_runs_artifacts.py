@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llmctl.errors import UserError
 from llmctl.runs.files import staged_folder, write_json
 from llmctl.runs.keys import content_key, fingerprint_path
+from llmctl.runs.state import status
 from llmctl.runs.store import RunStore
 
 values = st.recursive(
@@ -98,6 +99,36 @@ def test_a_fingerprint_changes_with_any_byte(tmp_path):
     (folder / "b").write_bytes(b"457")
     os.utime(folder / "b", ns=(1, 1))
     assert fingerprint_path(folder) != before
+
+
+def test_a_file_that_was_hashed_before_is_hashed_again_when_it_has_changed(tmp_path):
+    file = tmp_path / "a"
+    file.write_bytes(b"123")
+    before = file.stat()
+    time.sleep(2.1)  # from then on its hash is kept
+    first = fingerprint_path(file)
+    assert fingerprint_path(file) == first
+    file.write_bytes(b"124")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert fingerprint_path(file) != first
+
+
+def test_what_a_living_process_writes_is_left_when_the_artifact_is_taken(tmp_path):
+    made = artifact(RunStore(tmp_path))
+    living, killed = made.folder / f".manifest.json.tmp-{os.getppid()}", made.folder / ".manifest.json.tmp-4194305"
+    for file in (living, killed):
+        file.write_text("half")
+    with made.lock():
+        assert living.exists()
+        assert not killed.exists()
+
+
+def test_a_state_alone_does_not_make_an_artifact_a_finished_one(tmp_path):
+    made = artifact(RunStore(tmp_path))
+    made.set_state(status="done")
+    assert status(made) == "done"
+    (made.folder / "manifest.json").unlink()
+    assert status(made) == "not whole: its manifest is not there"
 
 
 def test_of_all_that_an_artifact_is_made_of_none_comes_after_its_parents(tmp_path):

@@ -58,6 +58,26 @@ def test_a_manifest_of_an_older_version_is_read(runs, left_out):
         assert result.returncode == 0, (command, result.stderr)
 
 
+@pytest.mark.parametrize(("part", "entry", "key"), [("parents", "corpus", "folder"), ("files", "model/config.json", "bytes")])
+def test_a_manifest_that_lacks_a_part_of_an_entry_is_named(runs, part, entry, key):
+    file = of(runs, "pretrain").folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest[part][entry][key]
+    file.write_text(json.dumps(manifest))
+    for command in (["lineage", "small/pretrain"], ["verify", "--all"], ["runs"], ["clean"]):
+        result = in_process(*command, "--runs", runs)
+        assert result.returncode in (0, 1), command
+    assert "is no manifest" in in_process("verify", "--all", "--runs", runs).stderr
+
+
+@pytest.mark.parametrize("command", ["report", "lineage", "diff", "export", "merge", "eval"])
+def test_a_home_folder_that_there_is_not_is_a_name_like_another(runs, command):
+    more = {"diff": ["small"], "export": ["out"], "merge": ["small/pretrain", "--name", "x"]}.get(command, [])
+    result = in_process(command, "~nobody-at-all/sft", *more, "--runs", runs)
+    assert result.returncode == 2
+    assert "~nobody-at-all/sft" in result.stderr
+
+
 def test_a_run_that_goes_while_it_is_listed_is_an_empty_one(tmp_path):
     assert Run(tmp_path / "gone").artifacts == []
     assert Run(tmp_path / "gone").changed == 0.0

@@ -1,12 +1,17 @@
 """`llmctl diff`: in what recipes, runs and checkpoints differ, the verdict first."""
 
 import json
+import math
 import shutil
 
 import pytest
+import torch
 from helpers import in_process
+from safetensors.torch import save_file
 
 from llmctl.runs.store import RunStore
+from llmctl.stages.weight_difference import compare_weights
+from llmctl.views.tables import print_json
 
 
 @pytest.fixture
@@ -81,3 +86,14 @@ def test_trouble_is_exit_code_two(runs, tmp_path):
         result = in_process("diff", "small", name, "--runs", runs)
         assert result.returncode == 2
         assert "Traceback" not in result.stderr
+
+
+def test_of_weights_that_were_all_zero_json_has_no_infinity(tmp_path, capsys):
+    for name, moved in (("a", 0.0), ("b", 1.0)):
+        (tmp_path / name).mkdir()
+        tensors = {"model.still.weight": torch.zeros(2), "model.moved.weight": torch.full((2,), moved)}
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    apart = compare_weights(tmp_path / "a", tmp_path / "b")
+    assert apart == {"still": 0.0, "moved": math.inf}
+    print_json({"weights": apart, "metrics": [math.nan, 1.5]})
+    assert json.loads(capsys.readouterr().out) == {"weights": {"still": 0.0, "moved": None}, "metrics": [None, 1.5]}

@@ -100,3 +100,47 @@ def test_a_folder_with_something_else_in_it_is_left_alone(runs, tmp_path):
     refused = in_process("reproduce", "--runs", runs, "--out", tmp_path / "own")
     assert refused.returncode == 2
     assert "thesis.txt" in refused.stderr
+
+
+def test_what_cannot_be_written_to_is_named(runs, tmp_path):
+    (tmp_path / "file").write_text("text")
+    for place in ("file", "file/sub"):
+        refused = in_process("reproduce", "--runs", runs, "--out", tmp_path / place)
+        assert refused.returncode == 2
+        assert f"{tmp_path / 'file'} is a file" in refused.stderr
+
+
+def test_what_only_run_makes_is_made_alone(runs, tmp_path):
+    assert in_process("reproduce", "small/tokens", "--runs", runs, "--out", tmp_path / "again").returncode == 0
+    script = (tmp_path / "again" / "commands.sh").read_text()
+    assert 'llmctl run "$here/recipe.toml" --stage tokens\n' in script
+    made = in_process("run", tmp_path / "again" / "recipe.toml", "--stage", "tokens", "--runs", tmp_path / "alone")
+    assert made.returncode == 0, made.stderr
+    assert keys(tmp_path / "alone") == {
+        name: key for name, key in keys(runs).items() if name in ("corpus", "tokenizer", "tokens")
+    }
+    unknown = in_process("run", tmp_path / "again" / "recipe.toml", "--stage", "soup", "--runs", tmp_path / "alone")
+    assert unknown.returncode == 2
+    assert "no stage 'soup'" in unknown.stderr
+
+
+def test_text_of_a_manifest_is_no_command(runs, tmp_path):
+    file = next((runs / "small").glob("pretrain-*/manifest.json"))
+    manifest = json.loads(file.read_text())
+    evil = f"a\ntouch {tmp_path}/evil\n"
+    manifest["hardware"] |= {"processor": evil, "system": evil, "gpus": [evil]}
+    manifest["versions"] |= {"python": f"3; touch {tmp_path}/evil #", "llmctl": evil, "torch": evil}
+    manifest["output_hash"] = f"$(touch {tmp_path}/evil)"
+    manifest["kind"] = f"pretrain; touch {tmp_path}/evil"
+    file.write_text(json.dumps(manifest))
+    told = in_process("reproduce", "small/pretrain", "--runs", runs, "--out", tmp_path / "again")
+    assert (tmp_path / "again" / "commands.sh").is_file(), told.stderr
+    (tmp_path / "bin").mkdir()
+    for name in ("llmctl", "pip"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    made = subprocess.run(["bash", tmp_path / "again" / "commands.sh"], env=os.environ | {"PATH": path}, timeout=60, check=False)
+    assert made.returncode == 0
+    assert not (tmp_path / "evil").exists()
+    assert len((tmp_path / "again" / "requirements.txt").read_text().splitlines()) == len(manifest["versions"]) - 2

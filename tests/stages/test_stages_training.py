@@ -6,6 +6,13 @@ import pytest
 import torch
 from helpers import SMALL_RECIPE, in_process, run_llmctl
 
+from llmctl.errors import UserError
+from llmctl.recipe.graph import training_stage
+from llmctl.recipe.load import load_recipe
+from llmctl.runs.artifact import Artifact
+from llmctl.stages.node import Context
+from llmctl.stages.training import Stage, moments
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, text_folder):
@@ -39,3 +46,17 @@ def test_models_are_kept_on_the_way(folder):
 
 def test_keys_of_deepspeed_reach_it(folder):
     assert json.loads((folder / "job.json").read_text())["deepspeed"] == {"wall_clock_breakdown": True}
+
+
+def test_moments_that_were_removed_on_purpose_are_not_begun_without(write_recipe, tmp_path):
+    more = '[midtrain]\ntokens = 1024\nseq_len = 64\nbatch_tokens = 256\noptimizer = "muon"\nmix = { code = 1.0 }\n'
+    recipe = load_recipe(write_recipe(SMALL_RECIPE.format(texts=tmp_path) + more), corpus=False)
+    parent, own = (Artifact(tmp_path / "runs" / "small" / name) for name in ("pretrain-000000000000", "midtrain-000000000000"))
+    (parent.folder / "trainer").mkdir(parents=True)
+    stage = Stage(Context(recipe, own, {"pretrain": parent}, None), training_stage(recipe, "midtrain"), "midtrain")
+    assert moments(stage) == str(parent.folder / "trainer")
+    (parent.folder / "trainer").rmdir()
+    assert moments(stage) is None
+    parent.note_removed("trainer")
+    with pytest.raises(UserError, match=r"midtrain\.carry_optimizer = false"):
+        moments(stage)

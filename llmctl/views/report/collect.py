@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.runs.artifact import MANIFEST, Artifact
+from llmctl.runs.files import finite
 from llmctl.runs.state import status
 from llmctl.runs.store import RECIPE_FILE, Run, changed
-from llmctl.views.report.reading import Reader, finite, inner, inner_mapping, number, numbers
+from llmctl.views.report.reading import Reader, inner, inner_mapping, number, numbers
 
 NOT_BEGUN = "not begun"
 ON_TEXT = ("pretrain", "midtrain", "longctx")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmctl.errors import UserError
-from llmctl.runs.files import write_text
+from llmctl.runs.files import expanded, write_text
 from llmctl.runs.store import RECIPE_FILE, Run, RunStore, default_root
 from llmctl.views.report.collect import MARKS, collect
 from llmctl.views.report.figures import FORMATS, write_figures
@@ -87,7 +87,7 @@ def find_run(store: RunStore, name: str) -> Run:
     Raises:
         UserError: there is none; the message lists what there is.
     """
-    place = Path(name).expanduser()
+    place = expanded(name)
     for folder in (store.root / name, place, *([place.resolve().parent] if place.is_dir() else [])):
         if is_run(folder):
             return Run(folder.resolve())

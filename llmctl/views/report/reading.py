@@ -98,15 +98,6 @@ def inner_rows(value: Any, *path: str) -> list[dict[str, Any]]:
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
-def finite(value: Any) -> Any:
-    """Nested values as JSON has them, which knows neither nan nor infinity: those are null."""
-    if isinstance(value, dict):
-        return {str(key): finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def walk(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Every key that holds no table, by its dotted name."""
     for key, value in values.items():
