@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +104,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def walk(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key that holds no table, by its dotted name."""
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from walk(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value
