@@ -55,6 +55,10 @@ class LivePage:
         return self._made[0] if time.monotonic() < self._due else str(hash(tuple(self._seen())))
 
     def _seen(self) -> Iterator[tuple[str, ...]]:
+        """Raises:
+        FileNotFoundError: the folder of the run is gone.
+        """
+        self.run.folder.stat()
         for artifact in self.run.artifacts:
             yield artifact.name, status_of(artifact)  # a process that was killed changes no file
             for name in WATCHED:

@@ -18,9 +18,7 @@ SPEED = (
     "speed and memory should be flat once a stage is under way. Without a GPU memory is the whole process's, which keeps some of "
     "what the stages before took."
 )
-UNPREDICTED = (
-    "Time and speed are not predicted where the steps take hardly longer than to try them, nor on a GPU of unknown rates."
-)
+UNPREDICTED = "Time and speed are not predicted where the steps take hardly longer than to try them, nor on an unknown GPU."
 MEASURES = {
     "seconds": ("time of the steps", lasted),
     "tokens_per_second": ("tokens/s", lambda value: f"{value:,.0f}"),
