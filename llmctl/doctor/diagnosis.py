@@ -63,6 +63,8 @@ def diagnose(runs: Path, quick: bool, begun: Callable[[str], None]) -> Diagnosis
     hub = guarded("hub", check_hub)
     for thread in at_work:
         thread.join()
+    if at_work:
+        tried.setdefault(NEEDED, Tried("missing", "could not be tried"))
     findings += [_finding(name, tried[name]) for name in (*DEVICES, RANKS) if name in tried] + hub
     of_packages = [finding_of(package, tried.get(package.name)) for package in packages if not is_tool(package)]
     gpu = any(finding.name == "GPU" and finding.status != "missing" for finding in findings)
@@ -84,8 +86,16 @@ def _divided(packages: Sequence[Package]) -> tuple[list[str], list[str]]:
 
 
 def _trying(names: Sequence[str], begun: Callable[[str], None], tried: dict[str, Tried]) -> Thread:
-    """Fill `tried` in a thread of its own, which Ctrl-C does not wait for."""
-    thread = Thread(target=lambda: tried.update(tried_in_children(names, begun)), daemon=True)
+    """Fill `tried` with an outcome of every name, in a thread of its own, which Ctrl-C does not wait for."""
+
+    def work() -> None:
+        try:
+            tried.update(tried_in_children(names, begun))
+        except Exception as error:  # no child could be started or read: nobody waits for what a thread raises
+            for name in names:
+                tried.setdefault(name, Tried("broken", one_line(error)))
+
+    thread = Thread(target=work, daemon=True)
     thread.start()
     return thread
 

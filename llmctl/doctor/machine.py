@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,12 +11,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from llmctl.doctor.findings import Finding
 from llmctl.runs.machine import hardware
 
-TRIED_PYTHONS, LEAST_PYTHON = ((3, 11),), (3, 11)
+TRIED_PYTHONS = ((3, 11),)
 LEAST_MEMORY, LEAST_FREE = 4 << 30, 10 << 30  # bytes: the small recipe takes 3 GiB; a run keeps several models
 SLOW_DISK = 50e6  # bytes per second: a checkpoint of 1 GB would take 20 s
 TRIED_BYTES, BLOCK = 64 << 20, 4 << 20
@@ -134,17 +135,17 @@ def measured_speed(folder: Path) -> tuple[float, float, bool]:
 
 
 def check_compiler() -> Iterator[Finding]:
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["clang++" if sys.platform == "darwin" else "g++"]
-    found = next((path for name in names if (path := shutil.which(name))), None)
+    command = shlex.split(os.environ.get("CXX", "")) or ["clang++" if sys.platform == "darwin" else "g++"]
+    found, name = shutil.which(command[0]), " ".join(command)
     if found is None:
         remedy = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++ (or your system's package)"
-        yield Finding("C++ compiler", "missing", f"no {names[0]}: torch.compile and DeepSpeed's offload do without", remedy)
+        yield Finding("C++ compiler", "missing", f"no {command[0]}: torch.compile and DeepSpeed's offload do without", remedy)
         return
-    asked = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=20, errors="replace")
+    asked = subprocess.run([found, *command[1:], "--version"], capture_output=True, text=True, timeout=20, errors="replace")
     if asked.returncode:
-        yield Finding("C++ compiler", "broken", f"{names[0]} --version ends with {asked.returncode}", "install it anew")
+        yield Finding("C++ compiler", "broken", f"{name} --version ends with {asked.returncode}", "install it anew")
         return
-    yield Finding("C++ compiler", "ok", (asked.stdout.splitlines() or [names[0]])[0])
+    yield Finding("C++ compiler", "ok", (asked.stdout.splitlines() or [name])[0])
 
 
 def check_variables() -> Iterator[Finding]:
@@ -160,10 +161,6 @@ def value_of(name: str) -> str:
     return without_password(value)
 
 
-def without_password(address: str) -> str:
-    """An address without the user and password that may stand in it; other text as it is."""
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return address
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else address
+def without_password(text: str) -> str:
+    """A text whose addresses name no user and no password, written as they may be: what a word has before its last @ goes."""
+    return re.sub(r"([A-Za-z][\w+.-]*://)?\S*@", r"\1", text)

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -25,15 +26,14 @@ def check_hub() -> Iterator[Finding]:
     if setting is not None:
         yield Finding("hub", "ok", f"offline by {setting}: hub names are looked up in the cache alone")
         return
-    address = (os.environ.get("HF_ENDPOINT") or USUAL).rstrip("/")
-    shown, started = without_password(address), time.perf_counter()
+    address, started = without_password(os.environ.get("HF_ENDPOINT") or USUAL).rstrip("/"), time.perf_counter()
     outcome = answer(address)
     if outcome is None:
-        yield Finding("hub", "warning", f"{shown} does not answer within {PATIENCE:g} s", OFFLINE)
+        yield Finding("hub", "warning", f"{address} does not answer within {PATIENCE:g} s", OFFLINE)
     elif isinstance(outcome, int) and outcome < 500 and outcome != 407:
-        yield Finding("hub", "ok", f"{shown} answers in {time.perf_counter() - started:.1f} s")
+        yield Finding("hub", "ok", f"{address} answers in {time.perf_counter() - started:.1f} s")
     else:
-        told = f"{shown} answers with HTTP {outcome}" if isinstance(outcome, int) else f"{shown} cannot be reached: {outcome}"
+        told = f"{address} answers with HTTP {outcome}" if isinstance(outcome, int) else f"{address} cannot be reached: {outcome}"
         yield Finding("hub", "warning", told, OFFLINE)
 
 
@@ -48,9 +48,9 @@ def answer(address: str) -> int | str | None:
                 found.append(reply.status)
         except HTTPError as error:
             found.append(error.code)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", error)
-            found.append(one_line(reason) if isinstance(reason, BaseException) else str(reason))
+            found.append(without_password(one_line(reason) if isinstance(reason, BaseException) else str(reason)))
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()

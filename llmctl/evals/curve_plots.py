@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from llmctl.evals.plots import _pyplot
-
 COLUMNS = 3
 
 
@@ -38,11 +36,13 @@ def plot_over_run(
 
     tokens: of each checkpoint, cumulative; ends: each stage with the number of its last checkpoint; files: one for each format
     """
-    pyplot = _pyplot()
+    from matplotlib.figure import Figure
+
     columns = 2 if len(curves) == 4 else min(COLUMNS, len(curves))
     rows = math.ceil(len(curves) / columns)
     size = (max(4.6, 3.6 * columns), 0.9 + 2.6 * rows)
-    figure, panels = pyplot.subplots(rows, columns, figsize=size, sharex=True, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, squeeze=False)
     unit, letter = next(((size, letter) for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if max(tokens) >= size), (1, ""))
     at = np.array(tokens) / unit
     for number, axes in enumerate(panels.flat):
@@ -72,4 +72,3 @@ def plot_over_run(
     )
     for file in files:
         figure.savefig(file, dpi=150)
-    pyplot.close(figure)

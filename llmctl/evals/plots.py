@@ -28,15 +28,6 @@ class Found(Protocol):
     def chance(self) -> float: ...
 
 
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def plot_curves(curves: dict[str, Curve], differences: dict[str, Curve], parent_length: int, documents: int, file: Path) -> None:
     curves_figure(curves, differences, parent_length, documents).savefig(file, dpi=150)
 

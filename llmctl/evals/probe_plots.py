@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmctl.evals.plots import _pyplot
 from llmctl.evals.probe import Point, classifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("C0", "C7", "C1")
 MARKERS = "os^Dv<>pP*Xhd"
@@ -15,8 +17,10 @@ MARKERS = "os^Dv<>pP*Xhd"
 
 def plot_curve(points: Sequence[Point], title: str, folder: Path) -> list[Path]:
     """Accuracy with one standard error over the draws of examples, a line for each contender, and chance."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(6.5, 4.2), layout="constrained")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = figure.subplots()
     shots = np.array([point.shots for point in points])
     for name, colour in zip(points[0].accuracies, COLOURS, strict=False):
         mean = 100 * np.array([point.mean(name) for point in points])
@@ -46,10 +50,13 @@ def flat(rows: np.ndarray, seed: int) -> np.ndarray:
 
 def plot_map(panels: dict[str, np.ndarray], labels: Sequence[str], title: str, folder: Path) -> list[Path]:
     """A panel for each contender: its documents [documents, 2] coloured by class."""
-    pyplot = _pyplot()
-    figure, drawn = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels) + 2.6, 4.8), squeeze=False, layout="constrained")
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(panels) + 2.6, 4.8), layout="constrained")
+    drawn = figure.subplots(1, len(panels), squeeze=False)
     names, classes = np.array(labels), list(dict.fromkeys(labels))
-    colours = pyplot.get_cmap("tab20").colors
+    colours = colormaps["tab20"](np.arange(20))
     for axes, (name, places) in zip(drawn[0], panels.items(), strict=True):
         for number, label in enumerate(classes):
             chosen = places[names == label]
@@ -66,9 +73,8 @@ def plot_map(panels: dict[str, np.ndarray], labels: Sequence[str], title: str, f
     return _saved(figure, folder / "probe_map")
 
 
-def _saved(figure: Any, stem: Path) -> list[Path]:
+def _saved(figure: "Figure", stem: Path) -> list[Path]:
     files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
     for file in files:
         figure.savefig(file, dpi=150)
-    _pyplot().close(figure)
     return files

@@ -65,11 +65,17 @@ def known_gpu(name: str) -> Gpu:
 
 
 def gpu_like(name: str) -> Gpu | None:
-    """The GPU that the driver's name means, as "NVIDIA H100 80GB HBM3"; None: none that is known, or a part of one (MIG)."""
+    """The GPU that the driver's name means; None: none that is known, or a part of one (MIG)."""
+    found = name_like(name)
+    return None if found is None else GPUS[found]
+
+
+def name_like(name: str) -> str | None:
+    """Our name for the GPU that the driver calls, say, "NVIDIA H100 80GB HBM3"."""
     words = set(re.split(r"[\s-]+", name.upper().replace("RTX ", "RTX")))
     if words & OF_OTHER_RATES:
         return None
-    return next((gpu for known, gpu in GPUS.items() if words.issuperset(known.upper().split("-"))), None)
+    return next((known for known in GPUS if words.issuperset(known.upper().split("-"))), None)
 
 
 def bf16_peak(name: str) -> float | None:

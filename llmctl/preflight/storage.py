@@ -60,7 +60,6 @@ def faults_of(folder: Path) -> list[str]:
     Raises:
         OSError: nothing can be written there.
     """
-    import fcntl  # which Windows lacks
 
     with tempfile.TemporaryDirectory(prefix=".llmctl-check-", dir=folder) as trial:
         faults = []

@@ -1,6 +1,8 @@
-"""Where each key of a TOML text stands: the standard parser keeps no line numbers."""
+"""Keys of nested tables, and where each stands in a TOML text: the standard parser keeps no line numbers."""
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
 HEADER = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
@@ -12,6 +14,15 @@ Key = tuple[str, ...]
 def parts(dotted: str) -> Key:
     """The keys of `a."b.c".d`."""
     return tuple(key.strip("\"' ") for key in re.findall(r"\"[^\"]*\"|'[^']*'|[^.\s]+", dotted))
+
+
+def leaves(values: Any, above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """The innermost values of nested tables, by their keys."""
+    if isinstance(values, dict) and values:
+        for key, value in values.items():
+            yield from leaves(value, (*above, str(key)))
+    else:
+        yield above, values
 
 
 def lines_of_keys(text: str) -> dict[Key, int]:

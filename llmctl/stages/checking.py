@@ -24,6 +24,7 @@ from llmctl.stages.planning import StageNeeds, Wanted, lengths_before, machine_o
 from llmctl.stages.questions import check_questions
 from llmctl.stages.remaking import standings
 from llmctl.stages.trackers import require_trackers
+from llmctl.wording import gib
 
 MOST_HASHED = 20_000_000_000
 """Bytes of sources that are hashed to tell what is done before; of more the run itself has to."""
@@ -177,10 +178,6 @@ def disk(check: Check) -> Iterator[tuple[Level, str]]:
 
 def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def gib(count: float) -> str:
-    return f"{count / 2**30:,.2f}"
 
 
 def storage(check: Check) -> Iterator[tuple[Level, str]]:

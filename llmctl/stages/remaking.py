@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from llmctl.recipe.positions import leaves
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.store import RunStore
@@ -73,15 +74,6 @@ def changes(node: Node, before: dict[str, Any]) -> list[str]:
         for key in dict.fromkeys([*now, *then])
         if then.get(key) != now.get(key)
     ]
-
-
-def leaves(values: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The innermost values of nested tables, by their keys."""
-    if isinstance(values, dict) and values:
-        for key, value in values.items():
-            yield from leaves(value, (*above, str(key)))
-    else:
-        yield above, values
 
 
 def name_of(key: tuple[str, ...], node: str) -> str:

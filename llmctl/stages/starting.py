@@ -8,7 +8,7 @@ from typing import Literal
 
 from llmctl.errors import UserError
 from llmctl.preflight.disk import text_bytes
-from llmctl.preflight.gpus import GPUS, known_gpu
+from llmctl.preflight.gpus import GPUS, known_gpu, name_like
 from llmctl.recipe.check import looks_like_hub_name
 from llmctl.recipe.corpus_schema import BUILTIN_BYTES, CHAT_BUILTINS, TEXT_BUILTINS, SourceTable
 from llmctl.recipe.fields import BUILTIN, HUB, is_path
@@ -137,8 +137,9 @@ def hardware_of(told: str) -> Hardware:
 
 
 def found_hardware() -> str:
-    """This machine's, as the command line has it."""
+    """This machine's, as the command line has it; a GPU that is not known by its name counts as the smallest that is."""
     gpus = this_machine()["gpus"]
-    plain = [re.sub(r"[^a-z0-9]", "", gpu.lower()) for gpu in gpus]
-    known = next((name for name in GPUS if plain and name.replace("-", "") in plain[0]), None)
-    return f"{len(gpus)}x{known}" if known is not None else "cpu"
+    if not gpus:
+        return "cpu"
+    smallest = min(GPUS, key=lambda name: GPUS[name].memory)
+    return f"{len(gpus)}x{name_like(gpus[0]) or smallest}"

@@ -1,5 +1,7 @@
 """What a device is called, what it can make at most, and how much memory was taken on it."""
 
+import ctypes
+import gc
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +46,13 @@ def product_rate(kind: torch.dtype, size: int | None = None) -> float:
 def wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def give_back_memory() -> None:
+    """Let the system have what was freed before. glibc's heap keeps it, and earlier stages of this process would count as held."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak_memory(device: torch.device) -> None:

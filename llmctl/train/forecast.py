@@ -24,7 +24,7 @@ from llmctl.preflight.resident import resident_bytes
 from llmctl.preflight.speed import expected_rates, in_bfloat16, passes_of, rates_of_cpu, step_time
 from llmctl.runs.files import write_json
 from llmctl.train.data import TrainingRows
-from llmctl.train.devices import forget_peak_memory, peak_memory, product_rate
+from llmctl.train.devices import forget_peak_memory, give_back_memory, peak_memory, product_rate
 from llmctl.train.distributed import agreed_maximum, wait_for_all
 from llmctl.train.engine import Engine
 from llmctl.train.job import TrainJob
@@ -48,6 +48,7 @@ class Forecast:
         self.decoder = None
         with suppress(UserError, AttributeError):  # of another kind, whose blocks are not found: nothing is told
             self.decoder = decoder_of(model)
+        give_back_memory()
         self._resident = memory_bytes(torch.device("cpu")) - sum(p.nbytes for p in model.parameters() if p.device.type == "cpu")
         self._predicted: dict[str, float] = {}
         self._tokens, self._speed = 0, 0.0

@@ -12,6 +12,7 @@ from llmctl import events
 from llmctl.stages.session import launched
 from llmctl.views.progress import PlainScreen
 from llmctl.views.tables import print_table
+from llmctl.wording import gib
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def measures(found: Any) -> Iterator[tuple[str, str]]:
             yield f"{name}{how}", f"{100 * share:.1f} %"
     if found.padding:
         yield "padding in the rows", f"{100 * found.padding:.1f} %"
-    yield "peak memory of a rank", f"{found.memory_bytes / 2**30:.2f} GiB"
+    yield "peak memory of a rank", f"{gib(found.memory_bytes)} GiB"
 
 
 def explanation(found: Any) -> Iterator[str]:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmctl.doctor.diagnosis import Diagnosis
 
 COLOURS = {"ok": "green", "warning": "yellow", "missing": "dim", "broken": "bold red"}
 STATUS, NAME = 9, 15  # characters of the first two columns
@@ -27,8 +30,8 @@ def told_at_work() -> Iterator[Callable[[str], None]]:
         yield lambda name: status.update(f"trying {name} ...")
 
 
-def show_diagnosis(diagnosis: Any, as_json: bool) -> None:
-    """Print a `Diagnosis`."""
+def show_diagnosis(diagnosis: "Diagnosis", as_json: bool) -> None:
+    """Print it, for people or for programs."""
     if as_json:
         print(json.dumps(values_of(diagnosis), indent=2))
         return
@@ -48,14 +51,14 @@ def show_diagnosis(diagnosis: Any, as_json: bool) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def values_of(diagnosis: Any) -> dict[str, Any]:
+def values_of(diagnosis: "Diagnosis") -> dict[str, Any]:
     """For a bug report."""
     values = asdict(diagnosis)
     install = [{"command": command, "brings": brings} for command, brings in values.pop("install")]
     return {"works": not diagnosis.failed, **values, "install": install}
 
 
-def summed_up(diagnosis: Any) -> Iterator[dict[str, Any]]:
+def summed_up(diagnosis: "Diagnosis") -> Iterator[dict[str, Any]]:
     """All findings; packages that every run needs and that work are one."""
     yield from map(asdict, diagnosis.findings)
     core = [finding for finding in diagnosis.packages if finding.needed]
@@ -101,7 +104,7 @@ def wrapped(text: str, width: int, indent: str) -> list[str]:
     return textwrap.wrap(text, max(width, 10), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def ending(diagnosis: Any, width: int) -> Iterator[str]:
+def ending(diagnosis: "Diagnosis", width: int) -> Iterator[str]:
     """What to do, what could be installed, and the verdict."""
     everything = (*diagnosis.findings, *diagnosis.packages)
     remedies: dict[str, list[str]] = {}

@@ -8,6 +8,7 @@ from typing import Any
 from llmctl import events
 from llmctl.preflight.gpus import PRICES_OF
 from llmctl.views.tables import print_table
+from llmctl.wording import about, gib
 
 PARTS = {
     "weights": "weights",
@@ -56,10 +57,6 @@ def machines_of(plan: Any) -> str:
     return f"{count} {'on' if machine.on_gpu else 'of'} {machine.name}, {gib(machine.memory)} GiB each"
 
 
-def gib(count: float) -> str:
-    return f"{count / 2**30:,.2f}"
-
-
 def rows(plan: Any) -> Iterator[tuple[str, ...]]:
     def row(name: str, cell: Any) -> tuple[str, ...]:
         return (name, *(cell(stage) for stage in plan.stages))
@@ -80,7 +77,7 @@ def rows(plan: Any) -> Iterator[tuple[str, ...]]:
     yield row(f"tokens/s, {basis_of(plan)}", lambda s: known(s.cost.tokens_per_second, lambda n: f"{n:,.0f}"))
     if any(stage.cost.mfu is not None for stage in plan.stages):
         yield row("MFU, a row one document", lambda s: known(s.cost.mfu, lambda share: f"{100 * share:.0f} %"))
-    yield row("time of the steps", lambda s: "by epochs" if s.steps is None else known(s.cost.seconds, duration))
+    yield row("time of the steps", lambda s: "by epochs" if s.steps is None else known(s.cost.seconds, about))
     if plan.dollars is not None:
         yield row("dollars, about", lambda s: "by epochs" if s.steps is None else known(s.cost.dollars, money))
     yield row("GiB of disk, while it runs", lambda s: gib(s.cost.disk_peak))
@@ -93,14 +90,6 @@ def basis_of(plan: Any) -> str:
 
 def known(value: float | None, form: Callable[[float], str]) -> str:
     return "-" if value is None else form(value)
-
-
-def duration(seconds: float) -> str:
-    """As a reader counts: seconds, minutes, hours, days."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def money(dollars: float) -> str:
@@ -124,7 +113,7 @@ def totals(plan: Any) -> Iterator[str]:
     if plan.seconds is not None:
         part = "all stages" if all(stage.cost.seconds is not None for stage in plan.stages) else "the stages of known length"
         spent = f", about {money(plan.dollars)} dollars at {plan.price:g} for a rank's hour" if plan.dollars is not None else ""
-        yield f"{part}: {duration(plan.seconds)} of training steps{spent}"
+        yield f"{part}: {about(plan.seconds)} of training steps{spent}"
         if plan.price is not None and not plan.asked_price:
             yield f"the price is about what clouds asked on demand in {PRICES_OF}; --price DOLLARS for yours"
     if any(stage.cost.basis == "expected" for stage in plan.stages):

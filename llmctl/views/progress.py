@@ -9,16 +9,10 @@ from typing import Any
 
 from llmctl import events
 from llmctl.views.tables import print_table
+from llmctl.wording import gib, lasted
 
 PLAIN_SECONDS = 10.0  # between two plain lines of one task
 RECENT_MESSAGES = 4
-
-
-def duration(seconds: float) -> str:
-    """3725 -> 1:02:05"""
-    whole = int(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def quantity(value: float, unit: str) -> str:
@@ -31,9 +25,9 @@ def training_line(values: dict[str, Any]) -> str:
     parts.append(f"rate {values['learning_rate']:.2e}")
     if values.get("tokens_per_second"):
         parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
-        parts.append(f"{duration(values['eta_seconds'])} left")
+        parts.append(f"{lasted(values['eta_seconds'])} left")
     if values.get("memory_bytes"):
-        parts.append(f"{values['memory_bytes'] / 2**30:.2f} GiB")
+        parts.append(f"{gib(values['memory_bytes'])} GiB")
     return "  ".join(parts)
 
 
@@ -42,7 +36,7 @@ def progress_line(event: events.Progress, rate: float) -> str:
     if event.total:
         line += f" of {quantity(event.total, event.unit)}"
         if rate > 0 and event.done < event.total:
-            line += f", {duration((event.total - event.done) / rate)} left"
+            line += f", {lasted((event.total - event.done) / rate)} left"
     elif rate > 0:
         line += f", {quantity(rate, event.unit)}/s"
     return line

@@ -139,7 +139,7 @@ def test_the_summary_says_what_is_good_and_what_is_wrong(made):
     summary = text[text.index("What to look at first") : text.index("What was made from what")]
     for wrong in (
         "longctx has lost at the short context: bits per byte 1.000 -> 2.000",
-        "seconds were predicted 3.00 times off",
+        "pretrain: its steps took 1 min 00 s, and 20 s were predicted.",
         "Of the answers of sft only 25% end",
         "pretrain left out 1 of 40 steps",
         "clearly better in 0, worse in 1 of 1",
@@ -179,7 +179,7 @@ def test_a_long_curve_keeps_its_spikes():
 
 
 def test_the_lineage_has_no_arrow_that_others_imply():
-    from llmctl.views.report.lineage_graph import reduced
+    from llmctl.views.report.boxes import reduced
 
     parents = {"a": [], "b": ["a"], "c": ["a", "b"], "d": ["b"], "e": ["a", "c", "d"]}
     assert reduced(parents) == {"a": [], "b": ["a"], "c": ["b"], "d": ["b"], "e": ["c", "d"]}
@@ -223,6 +223,32 @@ def test_values_of_another_kind_cost_their_own_part_and_are_noted(own):
     page = reported(own)
     assert "the files are not as this version writes them" in page.text
     assert "Because." in page.text
+
+
+def test_names_of_sources_are_no_formulas_and_no_question_is_no_end_of_the_page(own, tmp_path):
+    manifest = stage(own, "sft") / "manifest.json"
+    values = json.loads(manifest.read_text())
+    values["metrics"]["bits_per_byte/a$\\frac$b"] = 1.0
+    manifest.write_text(json.dumps(values))
+    scores = stage(own, "longctx") / "long" / "scores.json"
+    scores.write_text(scores.read_text().replace('"questions": 4', '"questions": 0'))
+    page = reported(own)
+    assert "sft on a$\\frac$b" in page.text.replace("\u00a0", " ")
+    assert "bits-per-byte-figure_1" in page.ids
+    assert "the files are not as this version writes them (ZeroDivisionError" in page.text
+    assert "Because." in page.text
+
+
+def test_a_figure_that_cannot_be_drawn_costs_itself_alone(own):
+    from llmctl.views.report.collect import collect
+    from llmctl.views.report.page import figures, make_page
+
+    run = collect(own)
+    drawn = figures(run)
+    drawn["loss"].axes[0].set_title("$\\frac$", parse_math=True)
+    page = Page(make_page(run, drawn))
+    assert "the figure loss: the files are not as this version writes them (ValueError" in page.text
+    assert "work-figure_1" in page.ids
 
 
 def test_an_older_version_kept_no_log(own):

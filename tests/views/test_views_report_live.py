@@ -19,7 +19,7 @@ from report_run import write_run
 
 from llmctl.errors import StageFailed
 from llmctl.runs.store import Run
-from llmctl.views.report.serve import SCRIPT, server
+from llmctl.views.report.serve import SCRIPT, LivePage, server
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE = 390  # pixels
@@ -50,18 +50,28 @@ def got(address: str, host: str | None = None) -> tuple[int, str]:
 def test_the_served_page_follows_the_run(tmp_path):
     folder = write_run(tmp_path)
     (log,) = folder.glob("sft-*/log.jsonl")
-    with answering(server(Run(folder), 0)) as address:
+    with answering(server(Run(folder), 0, rest=0.0)) as address:
         status, page = got(address)
         assert status == 200
-        assert f"<script>{SCRIPT}</script>" in page
-        assert "script-src 'sha256-" in page
         stamp = got(f"{address}/stamp")
+        assert f"<script>{SCRIPT.replace('STAMP', stamp[1])}</script>" in page
+        assert "script-src 'sha256-" in page
         assert stamp == got(f"{address}/stamp")
         with log.open("a") as lines:
             lines.write(json.dumps({"time": 1e9, "kind": "Message", "text": "a word of now", "level": "warning"}) + "\n")
         assert got(f"{address}/stamp") != stamp
         assert "a word of now" not in page
         assert "a word of now" in got(address)[1]
+
+
+def test_a_page_is_not_drawn_again_while_the_last_one_is_fresh(tmp_path):
+    folder = write_run(tmp_path)
+    (log,) = folder.glob("sft-*/log.jsonl")
+    live = LivePage(Run(folder))
+    page, stamp = live.page(), live.stamp()
+    log.write_text("")
+    assert (live.page(), live.stamp()) == (page, stamp)
+    assert LivePage(Run(folder)).page() != page
 
 
 def test_the_server_tells_nothing_else_and_nobody_else(tmp_path):
@@ -72,7 +82,9 @@ def test_the_server_tells_nothing_else_and_nobody_else(tmp_path):
             assert got(address + path)[0] == 404
         assert got(address, "elsewhere.example")[0] == 403
         assert got(address, f"elsewhere.example:{port}")[0] == 403
+        assert got(address, "[")[0] == 403
         assert got(f"{address}/stamp", f"localhost:{port}")[0] == 200
+        assert got(f"{address}/stamp", "localhost")[0] == 200  # as for port 80
         shutil.rmtree(folder)
         assert got(address)[0] == 503
         with pytest.raises(StageFailed, match=f"--port {port}: another program has it; name another, or 0"):

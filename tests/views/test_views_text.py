@@ -7,8 +7,9 @@ import pytest
 from llmctl import events
 from llmctl.errors import UserError
 from llmctl.views.explain import explain, keys, tables
-from llmctl.views.progress import LiveScreen, PlainScreen, duration
+from llmctl.views.progress import LiveScreen, PlainScreen
 from llmctl.views.records import metrics_writer
+from llmctl.wording import about, gib, lasted
 
 
 def step(number: int, loss: float = 2.0) -> events.Metrics:
@@ -41,7 +42,7 @@ def test_piped_output_is_lines_with_rate_and_time_left(capsys):
         events.emit(events.Table("scores", ("a", "b"), (("1", "2"),)))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "[pretrain] hello"
-    assert lines[1] == "[pretrain] step 9/9  loss 2.000  rate 1.00e-03  100 tokens/s  1:05 left  1.00 GiB"
+    assert lines[1] == "[pretrain] step 9/9  loss 2.000  rate 1.00e-03  100 tokens/s  1 min 05 s left  1.00 GiB"
     assert "\x1b" not in "".join(lines)
 
 
@@ -79,8 +80,10 @@ def test_an_event_comes_out_of_its_line_as_it_went_in(event):
     assert events.from_line("any other line\n") is None
 
 
-def test_durations():
-    assert [duration(s) for s in (0, 65, 3725)] == ["0:00", "1:05", "1:02:05"]
+def test_times_and_sizes():
+    assert [lasted(seconds) for seconds in (0, 9.96, 65, 3725)] == ["0.0 s", "10.0 s", "1 min 05 s", "1 h 02 min"]
+    assert [about(seconds) for seconds in (0, 65, 3725, 9000, 360000)] == ["0.0 s", "65.0 s", "62.1 min", "2.5 h", "4.2 days"]
+    assert gib(1.5 * 2**40) == "1,536.00"
 
 
 def test_a_stage_that_goes_on_takes_back_the_steps_it_makes_again(tmp_path):

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llmctl.errors import UserError
 from llmctl.runs.files import expanded, write_text
 from llmctl.runs.store import RECIPE_FILE, Run, RunStore, default_root
 from llmctl.views.report.collect import MARKS, collect
-from llmctl.views.report.figures import FORMATS, write_figures
+from llmctl.views.report.figures import FORMATS, write_figure
 
 PAGE = "report.html"
 
@@ -51,7 +52,7 @@ def show_report(name: str | None, wish: Wish, runs: Path | None) -> None:
         print(json.dumps(record.plain(), indent=2))
         if wish.out is None and wish.plots is None:
             return
-    from llmctl.views.report.page import figures, make_page, summary_lines
+    from llmctl.views.report.page import figures, guarded, make_page, summary_lines
 
     out = wish.out or run.folder / PAGE
     kinds = FORMATS if wish.figure_format == "both" else (wish.figure_format,)
@@ -61,7 +62,10 @@ def show_report(name: str | None, wish: Wish, runs: Path | None) -> None:
     written = []
     if wish.plots is not None:
         with _written("--plots", wish.plots):
-            written = write_figures(drawings, wish.plots, kinds)
+            wish.plots.mkdir(parents=True, exist_ok=True)
+            for name, figure in drawings.items():
+                make = partial(write_figure, name, figure, wish.plots, kinds)
+                written += guarded(record, f"the figure {name}", make, [])
     if not wish.as_json:
         print("\n".join([str(out), *summary_lines(record)]))
         if written:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmctl.views.report.collect import RunRecord, StageRecord
-from llmctl.views.report.figures import COLOURS, INK, POINTS, drawing, panels
+from llmctl.views.report.figures import COLOURS, INK, POINTS, drawing, logarithmic, panels
 from llmctl.views.report.reading import number
 from llmctl.views.report.wording import short
 
@@ -97,7 +97,7 @@ def loss_figure(run: RunRecord) -> "Figure | None":
         below.set_ylabel("learning rate")
         peaks = [max(values) for span in shown if len(values := span.curve("learning_rate")[1])]
         if peaks and max(peaks) > UNEVEN * min(peaks) > 0:
-            below.set_yscale("log")
+            logarithmic(below)
             below.set_ylim(bottom=min(peaks) / UNEVEN)
     return figure
 
@@ -146,7 +146,7 @@ def work_figure(run: RunRecord) -> "Figure | None":
         norms = np.concatenate([span.curve("gradient_norm")[1] for span in shown])
         if rows[0][0] == "gradient_norm" and len(norms) and norms.max() > UNEVEN * np.median(norms) > 0:
             axes[0].set_ylim(bottom=None)
-            axes[0].set_yscale("log")
+            logarithmic(axes[0])
         _lay_out(tuple(axes), shown)
     return figure
 

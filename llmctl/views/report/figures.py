@@ -40,6 +40,7 @@ def drawing(name: str = "report") -> Iterator[None]:
         "figure.constrained_layout.use": True,
         "svg.fonttype": "none",
         "svg.hashsalt": name,
+        "text.parse_math": False,  # names of sources and tasks may have a $
     }
     with matplotlib.rc_context(look):
         yield
@@ -54,6 +55,15 @@ def panels(rows: int, height: float, ratios: tuple[float, ...] | None = None, wi
     for axes in plots:
         axes.grid()
     return figure, plots
+
+
+def logarithmic(axes: Any) -> None:
+    """A logarithmic y axis whose numbers are plain text, as 1e-04: all others want mathematics to be set."""
+    from matplotlib.ticker import LogFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter())
 
 
 def inline(name: str, figure: "Figure", told: str) -> str:
@@ -76,13 +86,10 @@ def inline(name: str, figure: "Figure", told: str) -> str:
     return f"<div class='wide plot' style='--width: {round(figure.get_figwidth() * 96)}px'>{drawn.strip()}</div>"
 
 
-def write_figures(figures: dict[str, "Figure"], folder: Path, formats: tuple[str, ...]) -> list[Path]:
-    """Every figure as files `NAME.png`, `NAME.svg`, black on white; returns what was written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, figure in figures.items():
-        for kind in formats:
-            written.append(folder / f"{name}.{kind}")
-            with drawing(name):
-                figure.savefig(written[-1], dpi=150, facecolor="white", metadata={"Date": None} if kind == "svg" else {})
-    return written
+def write_figure(name: str, figure: "Figure", folder: Path, formats: tuple[str, ...]) -> list[Path]:
+    """The figure as files `NAME.png`, `NAME.svg`, black on white; returns what was written."""
+    files = [folder / f"{name}.{kind}" for kind in formats]
+    with drawing(name):
+        for file in files:
+            figure.savefig(file, dpi=150, facecolor="white", metadata={"Date": None} if file.suffix == ".svg" else {})
+    return files

@@ -6,10 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING, TypeVar
 
 from llmctl.page import whole_page
+from llmctl.views.report.boxes import Box, draw
 from llmctl.views.report.collect import NOT_BEGUN, RunRecord, StageRecord
 from llmctl.views.report.data_sections import data_section
 from llmctl.views.report.figures import inline
-from llmctl.views.report.lineage_graph import Box, draw
 from llmctl.views.report.record_sections import made_section, samples_section, stages_section, warnings_section
 from llmctl.views.report.score_figures import figure_makers
 from llmctl.views.report.score_sections import bits_section, few_shot_section, long_section
@@ -32,24 +32,25 @@ TOLD = {
     "bits-per-byte": "Bits per byte of each stage and of its parent",
 }
 Made = TypeVar("Made")
-STRANGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+STRANGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 """What files of another version, or changed by hand, lead to."""
 
 
 def figures(run: RunRecord) -> dict[str, "Figure"]:
     """All figures that there are numbers for, by name."""
-    drawn = {name: _guarded(run, f"the figure {name}", make, None) for name, make in figure_makers(run).items()}
+    drawn = {name: guarded(run, f"the figure {name}", make, None) for name, make in figure_makers(run).items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def summary_lines(run: RunRecord) -> list[str]:
     """The summary in three lines of plain text."""
-    return _guarded(run, "the summary", partial(lines, run), [])
+    return guarded(run, "the summary", partial(lines, run), [])
 
 
 def make_page(run: RunRecord, drawings: dict[str, "Figure"], script: str = "") -> str:
     """The whole page as HTML."""
-    drawn = {name: inline(name, figure, TOLD.get(name, name.replace("-", " "))) for name, figure in drawings.items()}
+    drawn = {name: guarded(run, f"the figure {name}", partial(_inline, name, figure), "") for name, figure in drawings.items()}
+    drawn = {name: part for name, part in drawn.items() if part}
     makers: dict[str, tuple[str, Callable[[], Section]]] = {
         "lineage": ("Lineage", partial(lineage_section, run)),
         "curves": ("Training curves", partial(curves_section, run, drawn)),
@@ -64,10 +65,10 @@ def make_page(run: RunRecord, drawings: dict[str, "Figure"], script: str = "") -
         "made": ("Versions, hardware, recipe", partial(made_section, run)),
     }
     sections = [
-        _guarded(run, title, make, Section("", [paragraph("See the notes at the top.")])).html(name, title)
+        guarded(run, title, make, Section("", [paragraph("See the notes at the top.")])).html(name, title)
         for name, (title, make) in makers.items()
     ]
-    top = _guarded(run, "the summary", partial(summary, run), "")
+    top = guarded(run, "the summary", partial(summary, run), "")
     links = [("summary", "Summary"), *((name, title) for name, (title, _) in makers.items())]
     nav = "".join(f"<a href='#{name}'>{escape(title)}</a>" for name, title in links)
     head = [f"<h1>Report of {escape(run.name)}</h1>", f"<nav>{nav}</nav>"]
@@ -77,7 +78,11 @@ def make_page(run: RunRecord, drawings: dict[str, "Figure"], script: str = "") -
     return whole_page(f"{run.name}: report", [*head, when, begin, *sections], STYLE, script)
 
 
-def _guarded(run: RunRecord, what: str, make: Callable[[], Made], otherwise: Made) -> Made:
+def _inline(name: str, figure: "Figure") -> str:
+    return inline(name, figure, TOLD.get(name, name.replace("-", " ")))
+
+
+def guarded(run: RunRecord, what: str, make: Callable[[], Made], otherwise: Made) -> Made:
     """What is made; where the files that it is made from are not as this version writes them, `otherwise`, and a note of why."""
     try:
         return make()

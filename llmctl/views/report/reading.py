@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +95,3 @@ def inner_rows(value: Any, *path: str) -> list[dict[str, Any]]:
     """The mappings of the list there; none where there is no list."""
     found = inner(value, *path)
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-
-
-def walk(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key that holds no table, by its dotted name."""
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from walk(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value

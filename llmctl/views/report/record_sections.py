@@ -7,10 +7,12 @@ from typing import Any
 
 from llmctl.corpus.shown import shown_text
 from llmctl.page import table
+from llmctl.recipe.positions import leaves
 from llmctl.views.report.collect import NOT_BEGUN, RunRecord, StageRecord
-from llmctl.views.report.reading import inner, inner_mapping, walk
+from llmctl.views.report.reading import inner, inner_mapping
 from llmctl.views.report.section import FOLDED, Section, folded, heading, logged_table, looking, paragraph
-from llmctl.views.report.wording import clock, lasted, several
+from llmctl.views.report.wording import clock, several
+from llmctl.wording import lasted
 
 SAMPLES = (
     "What the models write, to be read with your own eyes: held-out questions with the expected answer, the parent's and the "
@@ -127,7 +129,7 @@ def made_section(run: RunRecord) -> Section:
     if run.recipe:
         origin = [[name, _written(run.recipe[name])] for name in ("path", "overrides", "smoke") if name in run.recipe]
         parts += [heading("Recipe"), _wrapped(["", ""], origin)]
-        rows = [[name, _written(value)] for name, value in walk(run.resolved)]
+        rows = [[".".join(key), _written(value)] for key, value in leaves(run.resolved)]
         parts.append(folded(f"The recipe with every key ({len(rows):,})", _wrapped(["key", "value"], rows)))
     return Section(MADE, parts)
 

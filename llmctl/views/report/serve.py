@@ -2,10 +2,12 @@
 
 import errno
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 from llmctl.errors import StageFailed
 from llmctl.runs.store import Run
@@ -14,6 +16,7 @@ from llmctl.views.report.page import figures, make_page
 
 HOST = "127.0.0.1"
 SECONDS = 3  # between two questions of the page whether the run has changed
+REST = 20.0  # times what a page took to make, until another is made: the run may be training on the same cores
 WATCHED = (*MARKS, "scores.json", "answers.json", "long/scores.json")
 SCRIPT = (
     """
@@ -24,15 +27,13 @@ SCRIPT = (
     folds().forEach((one, at) => { if (place.titles[at] !== undefined) one.open = place.titles[at] })
     scrollTo(0, place.y)
   }
-  let seen
   setInterval(async () => {
     try {
       const stamp = await (await fetch('/stamp', {cache: 'no-store'})).text()
-      if (seen !== undefined && stamp !== seen) {
+      if (stamp !== 'STAMP') {
         sessionStorage.setItem(key, JSON.stringify({y: scrollY, titles: folds().map(one => one.open)}))
         location.reload()
       }
-      seen = stamp
     } catch { document.title = 'ended: ' + document.title.replace('ended: ', '') }
   }, SECONDS * 1000)
 })()
@@ -41,18 +42,23 @@ SCRIPT = (
 
 
 class LivePage:
-    """The page of a run, made when it is asked for and the run is not as it was."""
+    """The page of a run, made when it is asked for and the run is not as it was; `rest`: as REST."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, rest: float = REST) -> None:
+        self.run, self.rest = run, rest
         self._lock = threading.Lock()
         self._made: tuple[str, bytes] = ("", b"")
+        self._due = 0.0
 
     def stamp(self) -> str:
-        """Changes when the run does."""
-        return str(hash(tuple(self._seen())))
+        """Of the page that would be answered: changes when the run does, once another page is due."""
+        return self._made[0] if time.monotonic() < self._due else str(hash(tuple(self._seen())))
 
     def _seen(self) -> Iterator[tuple[str, ...]]:
+        """Raises:
+        FileNotFoundError: the folder of the run is gone.
+        """
+        self.run.folder.stat()
         for artifact in self.run.artifacts:
             yield artifact.name, status_of(artifact)  # a process that was killed changes no file
             for name in WATCHED:
@@ -66,26 +72,36 @@ class LivePage:
         with self._lock:
             stamp = self.stamp()
             if stamp != self._made[0]:
-                self._made = (stamp, self._make())
+                began = time.monotonic()
+                self._made = (stamp, self._make(stamp))
+                self._due = time.monotonic() + self.rest * (time.monotonic() - began)
             return self._made[1]
 
-    def _make(self) -> bytes:
+    def _make(self, stamp: str) -> bytes:
         record = collect(self.run.folder)
-        return make_page(record, figures(record), SCRIPT).encode()
+        return make_page(record, figures(record), SCRIPT.replace("STAMP", stamp)).encode()
 
 
-def server(run: Run, port: int) -> ThreadingHTTPServer:
-    """A server on the loopback interface alone. Port 0: one that is free.
+def of_this_machine(host: str) -> bool:
+    """Whether a request's Host header names this machine, with a port or, as for port 80, without one."""
+    try:
+        return urlsplit(f"//{host}").hostname in (HOST, "localhost")
+    except ValueError:
+        return False
+
+
+def server(run: Run, port: int, rest: float = REST) -> ThreadingHTTPServer:
+    """A server on the loopback interface alone. Port 0: one that is free; `rest`: as REST.
 
     Raises:
         StageFailed: the port is taken, or may not be used.
     """
-    live = LivePage(run)
+    live = LivePage(run, rest)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             # A page elsewhere whose name is made to mean this machine is not to read the run.
-            if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
+            if not of_this_machine(self.headers.get("Host", "")):
                 self.send_error(HTTPStatus.FORBIDDEN)
             elif self.path == "/":
                 self._answer(live.page, "text/html; charset=utf-8")

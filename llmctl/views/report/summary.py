@@ -12,7 +12,8 @@ from llmctl.views.report.scores import checkpoints, task_scores
 from llmctl.views.report.section import folded, heading, looking, paragraph
 from llmctl.views.report.training_sections import measured
 from llmctl.views.report.verdicts import Finding, Verdict, findings, verdicts
-from llmctl.views.report.wording import clock, gib, lasted, several, short
+from llmctl.views.report.wording import clock, several, short
+from llmctl.wording import gib, lasted
 
 SHOWN = 8  # verdicts, and findings, that are not folded away
 RESULTS = {
@@ -89,7 +90,7 @@ def cost(run: RunRecord) -> str:
     if flops:
         parts.append(f"about {flops:.1e} floating-point operations in training")
     if peaks := [found["memory_bytes"] for stage in run.trained if "memory_bytes" in (found := measured(stage))]:
-        parts.append(f"{gib(max(peaks))} of memory at the peak")
+        parts.append(f"{gib(max(peaks))} GiB of memory at the peak")
     files = [entry for stage in run.stages for entry in inner_mapping(stage.manifest, "files").values()]
     if size := sum(number(inner(entry, "bytes")) or 0.0 for entry in files):
         parts.append(f"{size / 1e6:,.0f} MB on the disk")

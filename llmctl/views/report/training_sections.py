@@ -4,7 +4,8 @@ from llmctl.page import bar, table
 from llmctl.views.report.collect import RunRecord, StageRecord
 from llmctl.views.report.reading import number
 from llmctl.views.report.section import Section, heading, paragraph
-from llmctl.views.report.wording import clock, gib, lasted, several, short
+from llmctl.views.report.wording import clock, several, short
+from llmctl.wording import gib, lasted
 
 CURVES = (
     "Loss is the model's surprise at the next token, in nats: down is good, a flat end means that more of the same would teach "
@@ -14,12 +15,14 @@ CURVES = (
 )
 SPEED = (
     "What each stage took, and whether that is what was predicted before it began. The gradient norm should stay level or fall; "
-    "speed and memory should be flat once a stage is under way."
+    "speed and memory should be flat once a stage is under way. Without a GPU memory is the whole process's, which keeps some of "
+    "what the stages before took."
 )
+UNPREDICTED = "Time and speed are not predicted where the steps take hardly longer than to try them, nor on an unknown GPU."
 MEASURES = {
-    "seconds": ("time", lasted),
+    "seconds": ("time of the steps", lasted),
     "tokens_per_second": ("tokens/s", lambda value: f"{value:,.0f}"),
-    "memory_bytes": ("peak memory", gib),
+    "memory_bytes": ("peak memory", lambda value: f"{gib(value)} GiB"),
 }
 
 
@@ -27,7 +30,9 @@ def curves_section(run: RunRecord, drawn: dict[str, str]) -> Section:
     parts = [drawn["loss"]] if "loss" in drawn else []
     rows = [_curve_row(stage) for stage in run.trained]
     if rows:
-        parts.append(table(["stage", "steps", "tokens", "loss, first", "loss, last", "held-out loss", "left out"], rows))
+        columns = ["stage", "steps", "tokens", "loss, first", "loss, last", "left out", "held-out loss"]
+        shown = len(columns) if any(row[-1] for row in rows) else -1  # few stages measure on held-out text as they train
+        parts.append(table(columns[:shown], [row[:shown] for row in rows]))
     return Section(CURVES, parts)
 
 
@@ -42,8 +47,8 @@ def _curve_row(stage: StageRecord) -> list[str]:
         short(stage.tokens),
         f"{losses[0]:.3f}" if losses else "",
         f"{sum(tail) / len(tail):.3f}" if tail else "",
-        f"{heldout[-1]:.3f}" if heldout else "",
         f"{sum(bool(step.get('left_out')) for step in stage.steps):,}",
+        f"{heldout[-1]:.3f}" if heldout else "",
     ]
 
 
@@ -59,6 +64,8 @@ def speed_section(run: RunRecord, drawn: dict[str, str]) -> Section:
         parts.append(table(["stage", "measure", "predicted", "measured", "measured / predicted"], rows))
         if not any(row[2] for row in rows):
             parts.append(paragraph("Nothing was predicted: the version that made this run kept no predictions."))
+        elif not all(row[2] for row in rows):
+            parts.append(paragraph(UNPREDICTED))
     parts.append(drawn.get("work", ""))
     if timed:
         parts += [heading("Start and end"), table(["stage", "began", "ended", "took"], [_times(*one) for one in timed])]
@@ -67,10 +74,8 @@ def speed_section(run: RunRecord, drawn: dict[str, str]) -> Section:
 
 
 def measured(stage: StageRecord) -> dict[str, float]:
-    """Time, speed and memory as the manifest has them; where it has none, from the metrics file."""
+    """Time, speed and memory of the steps as the manifest has them; where it has none, from the metrics file, without time."""
     found: dict[str, float] = {}
-    if stage.steps and stage.seconds is not None:
-        found["seconds"] = stage.seconds
     for name in ("tokens_per_second", "memory_bytes"):
         values = [value for step in stage.steps if isinstance(value := step.get(name), float | int) and value > 0]
         if values:

@@ -7,8 +7,9 @@ from typing import Literal
 
 from llmctl.views.report.collect import NOT_BEGUN, RunRecord, StageRecord
 from llmctl.views.report.reading import inner_rows, number
-from llmctl.views.report.scores import bits_of, checkpoints, compressors, needle_maps, task_scores
+from llmctl.views.report.scores import CLEAR, bits_of, checkpoints, compressors, needle_maps, task_scores
 from llmctl.views.report.wording import change, several
+from llmctl.wording import gib, lasted
 
 SAME = 0.005  # share of the parent's bits per byte below which a change is none: there is no error to hold it against
 FAR = 2.0  # ratio of predicted and measured from which they disagree
@@ -16,6 +17,10 @@ MANY_LEFT_OUT = 0.01  # share of the steps
 SLOWED = 0.5  # of the highest speed
 ROSE = 1.02  # of the lowest held-out loss
 UNENDED = 0.5  # share of answers that do not end
+FORETOLD = {
+    "seconds": ("its steps took", lasted),  # which says what tokens per second would
+    "memory_bytes": ("its memory was", lambda value: f"{gib(value)} GiB"),
+}
 
 Word = Literal["better", "worse", "no clear difference"]
 Level = Literal["wrong", "look"]
@@ -82,7 +87,7 @@ def _of_needles(run: RunRecord) -> Iterator[Verdict]:
             questions = sum(cell.questions for cell in longest)
             found = sum(cell.questions * cell.chosen for cell in longest) / questions
             error, chance = math.sqrt(longest[0].chance * (1 - longest[0].chance) / questions), longest[0].chance
-            clear = abs(found - chance) > 1.96 * error
+            clear = abs(found - chance) > CLEAR * error
             what = f"needles found by {stage.name} at its full context, of {questions}"
             word = _word(found - chance if clear else 0.0, lower_is_better=False)
             yield Verdict(what, f"{found:.0%}", "chance", f"{chance:.0%}", word, "long")
@@ -140,10 +145,10 @@ def _of_stage(stage: StageRecord) -> Iterator[Finding]:
         if row.get("verdict") == "worse":
             values = f"{row.get('before'):.3f} -> {row.get('after'):.3f}"
             yield Finding("wrong", f"{stage.name} has lost at the short context: {row.get('measure')} {values}.", "long")
-    for what in ("seconds", "tokens_per_second", "memory_bytes"):
+    for what, (named, written) in FORETOLD.items():
         predicted, measured = (stage.metrics.get(f"{one}/{what}") for one in ("predicted", "measured"))
         if predicted and measured and not 1 / FAR < measured / predicted < FAR:
-            told = f"{stage.name}: {what.replace('_', ' ')} were predicted {measured / predicted:.2f} times off."
+            told = f"{stage.name}: {named} {written(measured)}, and {written(predicted)} were predicted."
             yield Finding("look", told, "speed")
     ended = stage.metrics.get("answers that end/after", 1.0)
     if ended < UNENDED:
@@ -172,7 +177,8 @@ def _of_verdicts(run: RunRecord) -> Iterator[Finding]:
     found = verdicts(run)
     for one in found:
         if one.word == "worse":
-            told = f"{one.what}: {one.ours}; {one.against}: {one.theirs}." if one.theirs else f"{one.what}: {one.ours}."
+            theirs = f": {one.theirs}" if one.theirs else ""
+            told = f"{one.what}: {one.ours}; {one.against}{theirs}."
             # A small model seldom compresses better than xz with all of the training text at hand.
             yield Finding("look" if run.recipe.get("smoke") or one.against.startswith("xz") else "wrong", told, one.section)
     of_tasks = [one for one in found if one.section == "few-shot" and one.against == "chance"]
