@@ -49,7 +49,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def give_back_memory() -> None:
-    """Let the system have what was freed before. glibc's heap keeps it, and earlier stages of this process would count as held."""
+    """Let the system have what was freed before: the heap of glibc keeps it, and what earlier stages took would count as held."""
     gc.collect()
     with suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
