@@ -113,7 +113,8 @@ class Forecast:
         try:
             return probe(subject, trials, budget).step(subject)
         except Exception as error:  # of whatever kind: training needs none of this
-            events.warn(f"{self.job.stage}: a step could not be timed ahead, and no time is predicted: {error}")
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            events.warn(f"{self.job.stage}: a step could not be timed ahead, and no time is predicted: {why}")
             return None
 
 
