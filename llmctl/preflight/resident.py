@@ -5,7 +5,7 @@ document of it takes in all blocks, in gaps of the heap and in programs for prod
 document each has one length.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from llmctl.preflight.decoder import Decoder
 from llmctl.preflight.memory import Memory
@@ -19,10 +19,15 @@ KEPT = 18.5
 bf16 over 34 steps of `longctx` (55 lengths) and 136 of `sft` (229)."""
 
 
-def resident_bytes(memory: Memory, decoder: Decoder, product_size: int, lengths: Iterable[int]) -> float:
-    """Bytes that training adds to the process, once all is set up. `lengths`: tokens of the documents that the stage sees."""
+def resident_bytes(
+    memory: Memory, decoder: Decoder, product_size: int, lengths: Iterable[int], before: Collection[int] = ()
+) -> float:
+    """Bytes that training adds to the process, once all is set up. `lengths`: tokens of the documents that the stage sees;
+    `before`: of those that the process has computed already, in blocks of the same width."""
     seen = set(lengths)
-    kept = sum(sum({padded(length, window) for length in seen}) for window in decoder.windows)
+    kept = 0
+    for window in decoder.windows:
+        kept += sum({padded(length, window) for length in seen} - {padded(length, window) for length in before})
     return GAPS * memory.step + LIBRARIES + KEPT * product_size * decoder.query_size * kept
 
 

@@ -36,8 +36,12 @@ LOOKED_AT = 2000
 """Rows whose documents are looked at."""
 SHORTEST = 10.0
 """Seconds of training below which nothing is timed ahead."""
-SHARE, LEAST, MOST = 0.02, 1.0, 5.0
+SHARE, LEAST, MOST = 0.02, 2.0, 5.0
 """Of the training's time that timing ahead may take, and seconds of it at least and at most."""
+
+
+_computed: dict[int, set[int]] = {}
+"""Tokens of the documents that earlier stages of this process have computed, by the width of their queries."""
 
 
 class Forecast:
@@ -87,13 +91,20 @@ class Forecast:
         found = {"memory_bytes": memory.step}
         if not on_gpu:
             size = numbers_of(task.table, machine.multiplies_bfloat16).product
-            found["memory_bytes"] = self._resident + resident_bytes(memory, self.decoder, size, lengths_of(rows, self.job))
+            found["memory_bytes"] = self._resident + resident_bytes(memory, self.decoder, size, *self._lengths(rows))
         taken = found["memory_bytes"]
         step = step_on_gpu(task, micro_batch) if on_gpu else self._step_on_cpu(engine, rows, task, micro_batch, taken)
         if step is not None:
             found["tokens_per_second"] = rows.steps.rows * rows.steps.seq_len / step
             found["seconds"] = self.job.rows * rows.steps.seq_len / found["tokens_per_second"]
         return found
+
+    def _lengths(self, rows: TrainingRows) -> tuple[set[int], set[int]]:
+        """Of this stage's documents, and of those computed before."""
+        assert self.decoder is not None
+        lengths, before = set(lengths_of(rows, self.job)), _computed.get(self.decoder.query_size, set())
+        _computed[self.decoder.query_size] = before | lengths
+        return lengths, before
 
     def _step_on_cpu(self, engine: Engine, rows: TrainingRows, task: Task, micro_batch: int, taken: float) -> float | None:
         """Seconds. `taken`: bytes that the process will have in training. Collective up to the probe itself, which may fail on

@@ -35,7 +35,7 @@ SMALL_PRODUCT = 1024
 """Side of the matrices whose product says how long the probe itself would take."""
 WEIGHTS_A_SECOND = 3e7
 """That are made, copied and updated while a model is set up for the probe; assumed, on the low side."""
-PASSES = 3
+PASSES = 8
 WARM_UP = 128
 """Tokens of a pass that is not timed: the first one sets up what all need."""
 
