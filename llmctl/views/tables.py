@@ -11,6 +11,8 @@ from llmctl.runs.files import finite
 from llmctl.runs.state import status
 from llmctl.runs.store import RunStore, changed
 
+LONGEST_NUMBER = 48  # characters of a cell that is one or a few of them
+
 
 def print_table(table: events.Table, console: Any = None) -> None:
     """A table drawn by rich on a terminal, in aligned columns elsewhere."""
@@ -22,25 +24,30 @@ def print_table(table: events.Table, console: Any = None) -> None:
     from rich.table import Table
 
     drawn = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
-    for index, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if index == 0 else "right")
+    for column, left in zip(table.columns, begins_left(table), strict=True):
+        drawn.add_column(column, justify="left" if left else "right")
     for row in table.rows:
         drawn.add_row(*row)
     (console or Console()).print(drawn)
 
 
 def plain_table(table: events.Table) -> list[str]:
-    rows = [table.columns, *table.rows]
+    rows, left = [table.columns, *table.rows], begins_left(table)
     widths = [max(len(row[index]) for row in rows) for index in range(len(table.columns))]
     lines = [table.title]
     for row in rows:
-        cells = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [c.ljust(w) if at_left else c.rjust(w) for c, w, at_left in zip(row, widths, left, strict=True)]
         lines.append("  " + "  ".join(cells).rstrip())
     return lines
 
 
 def print_json(value: Any) -> None:
     print(json.dumps(finite(value), indent=2))
+
+
+def begins_left(table: events.Table) -> list[bool]:
+    """Of each column, whether it is text and not numbers: the first one, and those of long cells."""
+    return [index == 0 or any(len(row[index]) > LONGEST_NUMBER for row in table.rows) for index in range(len(table.columns))]
 
 
 def show_runs(store: RunStore, as_json: bool) -> None:
