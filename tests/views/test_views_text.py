@@ -9,6 +9,7 @@ from llmctl.errors import UserError
 from llmctl.views.explain import explain, keys, tables
 from llmctl.views.progress import LiveScreen, PlainScreen
 from llmctl.views.records import metrics_writer
+from llmctl.views.tables import plain_table
 from llmctl.wording import about, gib, lasted
 
 
@@ -99,3 +100,8 @@ def test_a_stage_that_goes_on_takes_back_the_steps_it_makes_again(tmp_path):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     assert [row["loss"] for row in rows] == [2.0] * 3 + [1.0] * 4
+
+
+def test_numbers_end_and_long_texts_begin_at_the_same_place():
+    lines = plain_table(events.Table("t", ("prompt", "loss", "text"), (("a", "1.5", "x" * 60), ("b", "12.25", "y"))))
+    assert lines == ["t", "  prompt   loss  text", f"  a         1.5  {'x' * 60}", "  b       12.25  y"]
