@@ -11,6 +11,7 @@ from helpers import SMALL_RECIPE, in_process
 from llmctl.preflight.disk import corpus_bytes, text_bytes
 from llmctl.preflight.storage import FileSystem, faults_of, file_system
 from llmctl.recipe.load import load_recipe
+from llmctl.tokens.tokenizer import load_tokenizer
 
 
 def checked(recipe: Path, *options: Any, code: int = 0) -> dict[str, list[tuple[str, str]]]:
@@ -113,7 +114,8 @@ def test_conversations_their_template_and_the_base_are_looked_at(chat_recipe, tm
     assert "cannot write this conversation" in angry["sft"][0]
 
 
-def test_a_tokenizer_that_is_larger_than_the_model_is_found(chat_recipe, tmp_path, tokenizer):
+def test_a_tokenizer_that_is_larger_than_the_model_is_found(chat_recipe, tmp_path, tokenizer_folder):
+    tokenizer = load_tokenizer(str(tokenizer_folder))
     tokenizer.add_tokens([f"<extra{n}>" for n in range(300)])
     tokenizer.save_pretrained(tmp_path / "larger")
     (told,) = errors(checked(chat_recipe, "--set", f"tokenizer.path={tmp_path / 'larger'}", code=2))["tokenizer"]
