@@ -15,7 +15,9 @@ def doctor(
 ) -> None:
     """What works here: Python, torch, GPUs, every package by a tiny real use, two ranks, disk, network; what to install.
 
-    Exit code 1: something that every run needs does not work. For a bug report: llmctl doctor --json
+    Exit code 1: something that every run needs does not work. A bug report wants the JSON.
+
+    Example: llmctl doctor --json
     """
     from llmctl.doctor.diagnosis import diagnose
     from llmctl.runs.store import default_root

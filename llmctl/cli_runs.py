@@ -141,6 +141,8 @@ def clean(
     """What may go: unfinished and superseded stages, checkpoints of finished ones, what killed processes left.
 
     Never what anything else is made of, what a process works on, or models that a stage was told to keep.
+
+    Example: llmctl clean olmo_small --yes
     """
     with readable_errors():
         from llmctl.runs.store import RunStore, default_root

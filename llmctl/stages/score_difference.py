@@ -42,7 +42,9 @@ def _beside(first: dict[str, Any], second: dict[str, Any]) -> Iterator[tuple[str
 
 
 def _metrics(artifact: Artifact) -> dict[str, float]:
-    return {name: value for name, value in artifact.manifest["metrics"].items() if isinstance(value, float)}
+    """Its numbers but for speed, time and memory, which are no scores."""
+    numbers = {name: value for name, value in artifact.manifest["metrics"].items() if isinstance(value, float)}
+    return {name: value for name, value in numbers.items() if not name.startswith(("predicted/", "measured/"))}
 
 
 def _noted(artifact: Artifact) -> dict[str, dict[str, Any]]:
