@@ -149,7 +149,7 @@ def test_a_stage_of_the_recipe_is_tracked_with_its_table(tmp_path, small_recipe,
 
 def test_what_is_not_installed_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.setattr("llmctl.views.trackers.find_spec", lambda name: None)
+    monkeypatch.setattr("llmctl.stages.trackers.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"wandb not installed: pip install 'llmctl\[wandb\]'"):
         require_trackers(TrackingTable(to=["wandb"]))
 
