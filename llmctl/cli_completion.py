@@ -33,7 +33,7 @@ def answer(program: Callable[[], Any]) -> None:
             program()
         except SystemExit as end:
             code = end.code  # fish asks by it whether there is anything
-        except Exception:
+        except Exception:  # whatever it is, a traceback would land in the line that is being typed
             return
     text = written.getvalue()
     if of_bash:  # which has the part of the word up to the break already
@@ -64,18 +64,6 @@ def join_words() -> str:
     os.environ["COMP_WORDS"] = "\n".join(word.strip("\"'") for word in joined[:-1]) + "\n" + joined[-1].lstrip("\"'")
     os.environ["COMP_CWORD"] = str(len(joined) - 1)
     return begun
-
-
-def quiet(offer: Callable[[Any, str], Offer]) -> Callable[[typer.Context, str], Offer]:
-    """`offer`, with nothing where it fails."""
-
-    def safe(ctx: typer.Context, incomplete: str) -> Offer:
-        try:
-            return offer(ctx, incomplete)
-        except Exception:
-            return []
-
-    return safe
 
 
 def offering(command: Callable[..., None], **offers: Callable[[typer.Context, str], Offer]) -> Callable[..., None]:
@@ -191,6 +179,5 @@ def own_files(endings: Iterable[str]) -> list[Path]:
     return sorted(path for path in Path().iterdir() if path.suffix in endings)
 
 
-RECIPES, STAGES, CHECKPOINTS, ARTIFACTS, RUNS, KEYS, OVERRIDES, TASKS = map(
-    quiet, (recipes, stages, checkpoints, artifacts, runs, keys, overrides, tasks)
-)
+RECIPES, STAGES, CHECKPOINTS, ARTIFACTS = recipes, stages, checkpoints, artifacts
+RUNS, KEYS, OVERRIDES, TASKS = runs, keys, overrides, tasks
