@@ -7,6 +7,7 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.recipe.graph import identity
 from llmctl.recipe.load import dump_recipe, load_recipe
+from llmctl.recipe.positions import leaves
 from llmctl.recipe.schema import Recipe
 from llmctl.runs.artifact import Artifact
 from llmctl.runs.files import expanded, read_json
@@ -62,14 +63,9 @@ def find_side(store: RunStore, text: str) -> Side:
     return Side(text, recipe_of(home, artifact), artifact, line)
 
 
-def flat(value: Any, path: str = "") -> Values:
-    """{"a": {"b": 1}} -> {"a.b": 1}"""
-    if not isinstance(value, dict):
-        return {path: value}
-    found: Values = {}
-    for key, inner in value.items():
-        found |= flat(inner, f"{path}.{key}" if path else str(key))
-    return found
+def flat(value: Any, *above: str) -> Values:
+    """{"a": {"b": 1}} -> {"a.b": 1}; an empty table is none."""
+    return {".".join(key): inner for key, inner in leaves(value, above) if inner != {}}
 
 
 def configuration(side: Side, stages: list[str], evaluation: bool) -> tuple[Values, set[str]]:

@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from llmctl.evals.guard import INTERVAL
 from llmctl.views.report.collect import RunRecord, StageRecord
 from llmctl.views.report.reading import inner_mapping, inner_rows, number
-
-CLEAR = 1.96  # standard errors from chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class TaskScore:
     @property
     def above_chance(self) -> bool:
         """By more than its error allows."""
-        return self.value("value") - CLEAR * self.value("stderr") > self.value("chance")
+        return self.value("value") - INTERVAL * self.value("stderr") > self.value("chance")
 
     @property
     def verdict(self) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from llmctl.evals.guard import INTERVAL
 from llmctl.views.report.collect import NOT_BEGUN, RunRecord, StageRecord
 from llmctl.views.report.reading import inner_rows, number
-from llmctl.views.report.scores import CLEAR, bits_of, checkpoints, compressors, needle_maps, task_scores
+from llmctl.views.report.scores import bits_of, checkpoints, compressors, needle_maps, task_scores
 from llmctl.views.report.wording import change, several
 from llmctl.wording import gib, lasted
 
@@ -87,7 +88,7 @@ def _of_needles(run: RunRecord) -> Iterator[Verdict]:
             questions = sum(cell.questions for cell in longest)
             found = sum(cell.questions * cell.chosen for cell in longest) / questions
             error, chance = math.sqrt(longest[0].chance * (1 - longest[0].chance) / questions), longest[0].chance
-            clear = abs(found - chance) > CLEAR * error
+            clear = abs(found - chance) > INTERVAL * error
             what = f"needles found by {stage.name} at its full context, of {questions}"
             word = _word(found - chance if clear else 0.0, lower_is_better=False)
             yield Verdict(what, f"{found:.0%}", "chance", f"{chance:.0%}", word, "long")
