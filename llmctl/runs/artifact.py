@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from llmctl.errors import StageFailed, UserError
 from llmctl.runs.files import left_aside, read_json, sha256_file, write_json
@@ -37,6 +37,10 @@ HEALED = "; copy it again from where it is whole, or remove this file, and `llmc
 
 class BrokenManifest(UserError):
     """A manifest that is not there, cut, or something else."""
+
+
+PATIENCE = 0.5
+"""Seconds: who only asks whether a stage is held (`Artifact.held`) lets go at once."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Artifact:
         """
         with (self.folder / LOCK).open("a+") as file:
             try:
-                lock(file, wait=False)
+                _lock_patiently(file)
             except BlockingIOError:
                 file.seek(0)
                 raise StageFailed(
@@ -260,6 +264,20 @@ class Artifact:
         there = {self.folder / relative: entry for relative, entry in files.items() if not relative.startswith(gone)}
         found = [(path, _problem(path, entry, read)) for path, entry in there.items()]
         return [Problem(path, what) for path, what in found if what is not None]
+
+
+def _lock_patiently(file: IO[Any]) -> None:
+    """Raises:
+    BlockingIOError: it is still held after a while.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return lock(file, wait=False)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(PATIENCE / 10)
 
 
 def _is_manifest(found: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmctl.errors import UserError
+from llmctl.runs.artifact import LOCK, Artifact
 from llmctl.runs.files import staged_folder, write_json
 from llmctl.runs.keys import content_key, fingerprint_path
+from llmctl.runs.locks import lock
 from llmctl.runs.state import status
 from llmctl.runs.store import RunStore
 
@@ -138,3 +141,14 @@ def test_of_all_that_an_artifact_is_made_of_none_comes_after_its_parents(tmp_pat
     soup = artifact(store, stage="soup", parents={"pretrain": first, "midtrain": second})
     last = artifact(store, stage="sft", parents={"pretrain": first, "midtrain": second, "soup": soup})
     assert [one.stage for one in store.ancestry(last)] == ["sft", "soup", "midtrain", "pretrain"]
+
+
+def test_whoever_only_asks_whether_a_stage_is_held_stops_nobody(tmp_path):
+    artifact = Artifact(tmp_path / "run" / "pretrain-1234")
+    artifact.create()
+    asking = (artifact.folder / LOCK).open("a")
+    lock(asking, wait=False)
+    threading.Timer(0.2, asking.close).start()
+    with artifact.lock():
+        assert artifact.held
+    assert not artifact.held
