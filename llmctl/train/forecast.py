@@ -40,8 +40,8 @@ SHARE, LEAST, MOST = 0.02, 2.0, 5.0
 """Of the training's time that timing ahead may take, and seconds of it at least and at most."""
 
 
-_computed: dict[int, set[int]] = {}
-"""Tokens of the documents that earlier stages of this process have computed, by the width of their queries."""
+_at_first: list[float] = []
+"""Bytes that this process held before its first stage trained."""
 
 
 class Forecast:
@@ -54,6 +54,8 @@ class Forecast:
             self.decoder = decoder_of(model)
         give_back_memory()
         self._resident = memory_bytes(torch.device("cpu")) - sum(p.nbytes for p in model.parameters() if p.device.type == "cpu")
+        if not _at_first:
+            _at_first.append(self._resident)
         self._predicted: dict[str, float] = {}
         self._tokens, self._speed = 0, 0.0
 
@@ -91,20 +93,15 @@ class Forecast:
         found = {"memory_bytes": memory.step}
         if not on_gpu:
             size = numbers_of(task.table, machine.multiplies_bfloat16).product
-            found["memory_bytes"] = self._resident + resident_bytes(memory, self.decoder, size, *self._lengths(rows))
+            found["memory_bytes"] = self._resident + resident_bytes(
+                memory, self.decoder, size, lengths_of(rows, self.job), self._resident - _at_first[0]
+            )
         taken = found["memory_bytes"]
         step = step_on_gpu(task, micro_batch) if on_gpu else self._step_on_cpu(engine, rows, task, micro_batch, taken)
         if step is not None:
             found["tokens_per_second"] = rows.steps.rows * rows.steps.seq_len / step
             found["seconds"] = self.job.rows * rows.steps.seq_len / found["tokens_per_second"]
         return found
-
-    def _lengths(self, rows: TrainingRows) -> tuple[set[int], set[int]]:
-        """Of this stage's documents, and of those computed before."""
-        assert self.decoder is not None
-        lengths, before = set(lengths_of(rows, self.job)), _computed.get(self.decoder.query_size, set())
-        _computed[self.decoder.query_size] = before | lengths
-        return lengths, before
 
     def _step_on_cpu(self, engine: Engine, rows: TrainingRows, task: Task, micro_batch: int, taken: float) -> float | None:
         """Seconds. `taken`: bytes that the process will have in training. Collective up to the probe itself, which may fail on

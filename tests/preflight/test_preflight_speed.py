@@ -137,7 +137,9 @@ def test_new_lengths_of_documents_take_memory_of_a_cpu(seven):
     memory = task(seven, 1).memory(1)
     few = resident_bytes(memory, seven, 2, [512] * 100)
     assert few > memory.needs
-    assert few < resident_bytes(memory, seven, 2, range(1, 512))
+    many = resident_bytes(memory, seven, 2, range(1, 512))
+    assert few < resident_bytes(memory, seven, 2, range(1, 512), grown=2**28) < many  # room that earlier stages have left
+    assert memory.needs < resident_bytes(memory, seven, 2, range(1, 512), grown=2**60)
 
 
 def test_disk_is_weights_states_and_the_checkpoints_that_are_kept():
