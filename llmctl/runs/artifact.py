@@ -116,6 +116,12 @@ class Artifact:
         return self.manifest["output_hash"]
 
     @property
+    def scores(self) -> dict[str, float]:
+        """What was measured of the model: the manifest's numbers but for the time and memory that the work took."""
+        numbers = {name: value for name, value in self.manifest["metrics"].items() if isinstance(value, float)}
+        return {name: value for name, value in numbers.items() if not name.startswith(("predicted/", "measured/"))}
+
+    @property
     def metrics_path(self) -> Path:
         return self.folder / "metrics.jsonl"
 

@@ -30,7 +30,7 @@ class ScoreRow:
 
 def compare_scores(first: Artifact, second: Artifact) -> list[ScoreRow]:
     """The metrics of the stages, and what was measured of their models: noted evaluations, and those of their runs."""
-    rows = [ScoreRow(name, *values) for name, values in _beside(_metrics(first), _metrics(second)) if values[0] != values[1]]
+    rows = [ScoreRow(name, *values) for name, values in _beside(first.scores, second.scores) if values[0] != values[1]]
     noted = _beside(_noted(first), _noted(second))
     asked = _beside(_asked(first), _asked(second))
     return [*rows, *(_row(name, *found, first, second) for name, found in [*noted, *asked])]
@@ -39,12 +39,6 @@ def compare_scores(first: Artifact, second: Artifact) -> list[ScoreRow]:
 def _beside(first: dict[str, Any], second: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
     for name in dict.fromkeys([*first, *second]):
         yield name, (first.get(name), second.get(name))
-
-
-def _metrics(artifact: Artifact) -> dict[str, float]:
-    """Its numbers but for speed, time and memory, which are no scores."""
-    numbers = {name: value for name, value in artifact.manifest["metrics"].items() if isinstance(value, float)}
-    return {name: value for name, value in numbers.items() if not name.startswith(("predicted/", "measured/"))}
 
 
 def _noted(artifact: Artifact) -> dict[str, dict[str, Any]]:

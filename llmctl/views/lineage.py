@@ -18,7 +18,7 @@ def label(artifact: Artifact) -> str:
     if not artifact.readable:
         return f"{artifact.name}: {'its manifest cannot be read' if artifact.done else 'missing'}"
     manifest = artifact.manifest
-    numbers = [f"{k} {v:.4g}" for k, v in manifest["metrics"].items() if isinstance(v, float)][:3]
+    numbers = [f"{name} {value:.4g}" for name, value in artifact.scores.items()][:3]
     return "  ".join([artifact.name, f"{manifest['seconds']:.0f} s", *numbers])
 
 

@@ -28,6 +28,7 @@ def test_a_graph_has_every_artifact_once_and_its_inputs(pretrained_runs, text_fo
 
 def test_the_tree_names_what_was_read(pretrained_runs, text_folder):
     told = in_process("lineage", "small/pretrain", "--runs", pretrained_runs).stdout
+    assert re.search(r"^  pretrain-\w+  \d+ s  bits_per_byte \d", told, re.MULTILINE)  # and no number of speed or memory
     assert f"< code: {text_folder}" in told
     assert told.count("corpus-") == 1
     assert json.loads(in_process("lineage", "--json", "--runs", pretrained_runs).stdout)["stage"] == "pretrain"
