@@ -39,6 +39,8 @@ class BrokenManifest(UserError):
     """A manifest that is not there, cut, or something else."""
 
 
+OF_THE_WORK = ("tokens/", "predicted/", "measured/")
+"""Begin the names of a manifest's numbers that say what was done and what it took, and not how good the model is."""
 PATIENCE = 0.5
 """Seconds: who only asks whether a stage is held (`Artifact.held`) lets go at once."""
 
@@ -119,7 +121,7 @@ class Artifact:
     def scores(self) -> dict[str, float]:
         """What was measured of the model: the manifest's numbers but for the time and memory that the work took."""
         numbers = {name: value for name, value in self.manifest["metrics"].items() if isinstance(value, float)}
-        return {name: value for name, value in numbers.items() if not name.startswith(("predicted/", "measured/"))}
+        return {name: value for name, value in numbers.items() if not name.startswith(OF_THE_WORK)}
 
     @property
     def metrics_path(self) -> Path:

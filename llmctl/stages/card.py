@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.recipe.check import looks_like_hub_name
-from llmctl.runs.artifact import Artifact
+from llmctl.runs.artifact import OF_THE_WORK, Artifact
 from llmctl.runs.store import RunStore
 
 EXAMPLE = [{"role": "user", "content": "What is a tokenizer?"}]
@@ -152,7 +152,7 @@ def scores(artifact: Artifact | None) -> Iterator[str]:
 
 
 def numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if isinstance(value, int | float) and not name.startswith("tokens/")}
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float) and not name.startswith(OF_THE_WORK)}
 
 
 def use(tokenizer: Any, files: dict[str, str]) -> Iterator[str]:

@@ -36,6 +36,7 @@ def test_a_folder_holds_the_model_as_it_is_and_a_card_of_its_making(llmctl, fini
     assert f"{finished.manifest('pretrain')['metrics']['tokens/code']:,} tokens" in readme
     assert "loss on held-out answers/after" in readme
     assert "| lora" not in readme  # comes after it
+    assert "measured/" not in readme
     assert "<|im_start|>user\nWhat is a tokenizer?<|im_end|>" in readme
     assert str(finished.runs) not in readme
 
